@@ -1,0 +1,325 @@
+"""Notebook 04: encoders, the decoder they share, and the models made of them.
+
+Every model takes images (N, 3, H, W) in [0, 1] and returns four disparity maps (N, 2, h, w), full size first, then
+1/2, 1/4 and 1/8. Channel 0 is the left view's disparity, channel 1 the right view's, as fractions of the width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from .kitti import project_root
+
+MAX_DISPARITY = 0.3
+TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+NETWORKS = ("unet", "resnet18_md", "resnet50_md", *TORCHVISION)
+
+
+def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation, ELU; same size at stride 1, half of it at stride 2."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ELU(inplace=True),
+    )
+
+
+# --- encoders: a picture -> features, finest first ----------------------------------------------------------------
+# `channels` lists the features' channels, `first` the size of the first one: 1 = full, 2 = half.
+
+
+class UnetEncoder(nn.Module):
+    """Double 3x3 convolutions with max pooling between, w·(1, 2, 4, 8, 16, 16) channels at 1, 1/2, ..., 1/32.
+
+    The fifth pool is ours: with four, a deep pixel sees about 140 px, less than the width of a near car.
+    """
+
+    first = 1
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.channels = [width * m for m in (1, 2, 4, 8, 16, 16)]
+        before = [3, *self.channels[:-1]]
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv_block(a, b), conv_block(b, b)) for a, b in zip(before, self.channels, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(F.max_pool2d(x, 2, ceil_mode=True) if features else x)
+            features.append(x)
+        return features
+
+
+class Residual(nn.Module):
+    """A residual block: two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1 with four times the channels out.
+
+    Every shortcut is a 1x1 convolution, as in the authors' code, also where the input could pass as it is.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool):
+        super().__init__()
+        channels_out = channels * 4 if bottleneck else channels
+        if bottleneck:
+            body = [conv_block(channels_in, channels, 1), conv_block(channels, channels, 3, stride)]
+            last = nn.Conv2d(channels, channels_out, 1, bias=False)
+        else:
+            body = [conv_block(channels_in, channels, 3, stride)]
+            last = nn.Conv2d(channels, channels_out, 3, padding=1, bias=False)
+        self.body = nn.Sequential(*body, last, nn.BatchNorm2d(channels_out))
+        shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+        self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(self.body(x) + self.shortcut(x))
+
+
+class ResnetMdEncoder(nn.Module):
+    """The residual encoder of the paper's code: 7x7 stem, pool, four stages that each halve: features 1/2 to 1/64."""
+
+    first = 2
+
+    def __init__(self, blocks: tuple[int, ...], bottleneck: bool):
+        super().__init__()
+        self.stem = conv_block(3, 64, 7, 2)
+        stages, channels = [], 64
+        self.channels = [64, 64]
+        for planes, count in zip((64, 128, 256, 512), blocks, strict=True):
+            stage = []
+            for block in range(count):
+                stage.append(Residual(channels, planes, 2 if block == 0 else 1, bottleneck))
+                channels = planes * 4 if bottleneck else planes
+            stages.append(nn.Sequential(*stage))
+            self.channels.append(channels)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.stem(x)]
+        features.append(F.max_pool2d(features[-1], 3, 2, 1))
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features
+
+
+class TorchvisionEncoder(nn.Module):
+    """torchvision's ResNet, features 1/2 to 1/32, optionally with its ImageNet weights.
+
+    The input is normalised here, once, with ImageNet's mean and deviation. Raises RuntimeError when the weights are
+    wanted and cannot be fetched.
+    """
+
+    first = 2
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, imagenet: bool):
+        super().__init__()
+        try:
+            net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if imagenet else None)
+        except OSError as error:
+            raise RuntimeError(
+                f"ImageNet weights of {name} could not be fetched ({error}): use imagenet=False"
+            ) from error
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu)
+        self.pool = net.maxpool
+        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
+        expansion = 4 if name not in ("resnet18", "resnet34") else 1
+        self.channels = [64, *(c * expansion for c in (64, 128, 256, 512))]
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.stem((x - self.mean) / self.std)]
+        x = self.pool(features[-1])
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+# --- decoder ------------------------------------------------------------------------------------------------------
+
+
+def resize_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest-neighbour resize; doubles at even sizes, and makes odd ones meet, so that any picture size works."""
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="nearest")
+
+
+class DisparityHead(nn.Module):
+    """3x3 convolution to two channels, then 0.3·sigmoid: disparities in (0, 0.3) of the width.
+
+    Its bias makes a fresh model say `start` everywhere. At 0.15, where a bias of zero starts, everything would be 2 m
+    away, and the photometric loss has no slope from there to the truth (notebook 03). No batch normalisation here: the
+    level of the disparity is the answer, and it must be the same in training and in testing.
+    """
+
+    def __init__(self, channels: int, start: float):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2, 3, padding=1)
+        nn.init.normal_(self.conv.weight, std=0.01)
+        nn.init.constant_(self.conv.bias, math.log(start / (MAX_DISPARITY - start)))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return MAX_DISPARITY * torch.sigmoid(self.conv(x))
+
+
+class Decoder(nn.Module):
+    """From the coarsest feature to full size: upsample, convolve, join the skip, convolve; heads at 1/8, 1/4, 1/2, 1.
+
+    The coarser disparity, upsampled, is joined too, so each level refines the one before.
+    """
+
+    def __init__(self, skips: list[int], widths: list[int], first: int, start: float):
+        """`skips`: the encoder's channels, finest first; `widths`: this decoder's, for levels 1, 1/2, 1/4, ..."""
+        super().__init__()
+        self.levels = len(skips) if first == 2 else len(skips) - 1
+        skip_at = ([0, *skips] if first == 2 else list(skips))[: self.levels]
+        self.up, self.join, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        channels = skips[-1]
+        for level in reversed(range(self.levels)):
+            disparity = 2 if level < 3 else 0
+            self.up.append(conv_block(channels, widths[level]))
+            self.join.append(conv_block(widths[level] + skip_at[level] + disparity, widths[level]))
+            if level < 4:
+                self.heads.append(DisparityHead(widths[level], start))
+            channels = widths[level]
+
+    def forward(self, features: list[Tensor], size: Sequence[int]) -> list[Tensor]:
+        """`size` is the picture's (height, width)."""
+        skips: list[Tensor | None] = [*features] if features[0].shape[-2:] == size else [None, *features]
+        x = features[-1]
+        del skips[-1]
+        disparities: list[Tensor] = []
+        for up, join in zip(self.up, self.join, strict=True):
+            skip = skips.pop()
+            target = size if skip is None else skip.shape[-2:]
+            parts = [up(resize_to(x, target))]
+            if skip is not None:
+                parts.append(skip)
+            if disparities:
+                parts.append(resize_to(disparities[0], target))
+            x = join(torch.cat(parts, dim=1))
+            if len(skips) < 4:
+                disparities.insert(0, self.heads[3 - len(skips)](x))
+        return disparities
+
+
+class Monodepth(nn.Module):
+    """An encoder and the decoder. `config` holds what `get_model` needs to make the same model again."""
+
+    def __init__(self, encoder: nn.Module, widths: list[int], start_disparity: float, grey: bool, config: dict):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder.channels, widths, encoder.first, start_disparity)  # type: ignore[arg-type]
+        self.grey = grey
+        self.config = config
+        self.size: tuple[int, int] | None = None  # (height, width) it was trained at, known once loaded
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if self.grey:  # a model of grey cameras sees colour pictures as the grey ones it knows (ITU-R 601)
+            weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+            images = (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+        return self.decoder(self.encoder(images), images.shape[-2:])
+
+
+def get_model(
+    name: str = "unet",
+    *,
+    width: int = 64,
+    start_disparity: float = 0.03,
+    imagenet: bool = False,
+    grey: bool = False,
+) -> Monodepth:
+    """Makes a model by name: unet, resnet18_md, resnet50_md, or torchvision's resnet18, 34, 50, 101, 152.
+
+    `width` (unet) sets the channels, 64 for the full KITTI run; `start_disparity` what a fresh model answers, as a
+    fraction of the width in (0, 0.3); `imagenet` (torchvision) starts from ImageNet weights, which are fetched;
+    `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}")
+    if not 0 < start_disparity < MAX_DISPARITY:
+        raise ValueError(f"start_disparity is {start_disparity}; it must lie between 0 and {MAX_DISPARITY}")
+    if width < 1:
+        raise ValueError(f"width is {width}; it must be at least 1")
+    if imagenet and name not in TORCHVISION:
+        raise ValueError(f"imagenet=True works with {', '.join(TORCHVISION)}, not with {name}")
+    encoder: nn.Module
+    widths = [16, 32, 64, 128, 256, 512]
+    if name == "unet":
+        encoder = UnetEncoder(width)
+        widths = encoder.channels[:-1]
+    elif name == "resnet18_md":
+        encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
+    elif name == "resnet50_md":
+        encoder = ResnetMdEncoder((3, 4, 6, 3), bottleneck=True)
+    else:
+        encoder = TorchvisionEncoder(name, imagenet)
+    config = {"name": name, "start_disparity": start_disparity, "grey": grey}
+    if name == "unet":
+        config["width"] = width
+    return Monodepth(encoder, widths, start_disparity, grey, config)
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+# --- weights on disk: safetensors, which holds numbers and no code --------------------------------------------------
+
+
+def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **notes: str | float | int) -> None:
+    """Writes weights, the model's configuration and the picture `size` (height, width) it was trained at, in one piece.
+
+    The file is written beside and renamed, so that a full disk or a kill leaves the old one. Raises OSError naming it.
+    """
+    path = Path(path)
+    metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial, metadata)
+        os.replace(partial, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
+
+
+def load_model(weights: str | Path) -> Monodepth:
+    """The model of a `.safetensors` file, or of a name in `models/` ("unet_sample"), in eval mode; `model.size` is set.
+
+    Raises FileNotFoundError naming where it looked and ValueError for a file that holds something else.
+    """
+    path = Path(weights).expanduser()
+    if path.suffix != ".safetensors":
+        path = project_root() / "models" / f"{weights}.safetensors"
+    elif not path.is_absolute():
+        path = project_root() / path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: train with notebook 05, or name a model that lies in models/")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        config, size = json.loads(metadata["config"]), json.loads(metadata["size"])
+        model = get_model(config.pop("name"), **config)
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load_file(path).items()}
+        )
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds no monodepth weights ({str(error)[:200]}): train again with notebook 05"
+        ) from error
+    model.size = (int(size[0]), int(size[1]))
+    return model.eval()

@@ -1,0 +1,83 @@
+"""Notebook 02: what happens to a pair between the disk and the network.
+
+Each transform takes and returns a sample, a dict with `left_image` and `right_image`; `ResizeImage` and `RandomFlip`
+work on Pillow images, `AugmentImagePair` on tensors, so the order is resize, flip, to tensor, augment. The input is not
+modified. Random choices come from torch's generator: seed it (`torch.manual_seed`) and they repeat.
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageOps
+from torchvision.transforms import Compose
+from torchvision.transforms.functional import to_tensor
+
+VIEWS = ("left_image", "right_image")
+
+
+class ResizeImage:
+    """Resizes both views to `size` = (height, width), averaging over the area a new pixel covers.
+
+    Disparity as a fraction of the width does not change by this; disparity in pixels scales with the width.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        if min(size) < 1:
+            raise ValueError(f"size is {size}; it must be (height, width), both at least 1")
+        self.size = tuple(size)
+
+    def __call__(self, sample: dict) -> dict:
+        height, width = self.size
+        resized = {view: sample[view].resize((width, height), Image.Resampling.BILINEAR) for view in VIEWS}
+        return {**sample, **resized}
+
+
+class RandomFlip:
+    """With probability `p` mirrors both views and swaps them.
+
+    The mirror image of a right view is a valid left view of a mirrored world. Without the swap, near things would move
+    the wrong way between the views and every disparity would be negative.
+    """
+
+    def __init__(self, p: float = 0.5):
+        self.p = p
+
+    def __call__(self, sample: dict) -> dict:
+        if torch.rand(()) >= self.p:
+            return sample
+        left, right = (ImageOps.mirror(sample[view]) for view in VIEWS)
+        return {**sample, "left_image": right, "right_image": left}
+
+
+class ToTensor:
+    """Turns both views into float32 tensors (3, H, W) in [0, 1]; grey is repeated in all three channels."""
+
+    def __call__(self, sample: dict) -> dict:
+        return {**sample, **{view: to_tensor(sample[view].convert("RGB")) for view in VIEWS}}
+
+
+class AugmentImagePair:
+    """With probability `p` changes gamma, brightness and colour, by the same random amounts in both views.
+
+    The loss compares the views' pixels, so a change in one view alone would look like a wrong disparity. Ranges are the
+    paper's: gamma in (0.8, 1.2), brightness in (0.5, 2.0), each colour channel in (0.8, 1.2); clipped to [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5, gamma=(0.8, 1.2), brightness=(0.5, 2.0), colour=(0.8, 1.2)):
+        self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour
+
+    def __call__(self, sample: dict) -> dict:
+        if torch.rand(()) >= self.p:
+            return sample
+        gamma = torch.empty(()).uniform_(*self.gamma)
+        scale = torch.empty(()).uniform_(*self.brightness) * torch.empty(3, 1, 1).uniform_(*self.colour)
+        return {**sample, **{view: (sample[view] ** gamma * scale).clamp_(0, 1) for view in VIEWS}}
+
+
+def image_transforms(mode: str, size: tuple[int, int] = (128, 416), augment: bool = True) -> Compose:
+    """The chain for `mode` "train", "val" or "test": resize and to-tensor always, flip and colours in training only."""
+    if mode not in ("train", "val", "test"):
+        raise ValueError(f"mode is {mode!r}; it must be 'train', 'val' or 'test'")
+    if mode == "train" and augment:
+        return Compose([ResizeImage(size), RandomFlip(), ToTensor(), AugmentImagePair()])
+    return Compose([ResizeImage(size), ToTensor()])
