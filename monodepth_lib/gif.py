@@ -16,8 +16,11 @@ def colour_range(disparities: np.ndarray) -> tuple[float, float]:
     return 0.0, float(np.percentile(disparities, 99))
 
 
-def side_by_side(picture: Image.Image, disparity: np.ndarray, limits: tuple[float, float]) -> Image.Image:
-    """The picture left, its disparity (h, w) in colour right, both at the picture's size."""
+def side_by_side(
+    picture: Image.Image, disparity: np.ndarray, limits: tuple[float, float], width: int = 416
+) -> Image.Image:
+    """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge)."""
+    picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.BILINEAR)
     coloured = Image.fromarray(colour_map(disparity, *limits)).resize(picture.size, Image.Resampling.BILINEAR)
     frame = Image.new("RGB", (2 * picture.width, picture.height))
     frame.paste(picture, (0, 0))

@@ -289,10 +289,11 @@ def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **note
     metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     try:
-        safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial, metadata)
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
         os.replace(partial, path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 

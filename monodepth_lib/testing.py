@@ -48,8 +48,10 @@ def predict_loader(
     """Predicts every picture of a test loader; returns names and both arrays (images, height, width), float32.
 
     Writes `disparities.npy`, `disparities_pp.npy` (post-processed) and `names.json` (the order of both) to
-    `output_dir`, batch by batch, so memory does not grow with the drive. Raises OSError when the disk is full.
+    `output_dir`, batch by batch, so memory does not grow with the drive. Raises ValueError for an empty loader.
     """
+    if not len(loader.dataset):  # type: ignore[arg-type]
+        raise ValueError("there is no picture to predict: name test_drives")
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     target = pick_device(device)

@@ -1,0 +1,51 @@
+# `make run` and `make test` set themselves up. PIP_ARGS goes to pip, PYTHON is the interpreter that makes .venv.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV = .venv
+BIN = $(VENV)/bin
+
+.PHONY: setup run test lint unit notebooks-check lab notebooks model lock clean
+
+run: setup  ## all seven notebooks on the sample drives, into output/run
+	$(BIN)/python -m monodepth_lib.batch all --name run
+
+test: lint unit notebooks-check  ## what CI runs
+
+setup: $(VENV)/installed
+
+# Stale when either list is newer than the last complete installation.
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[test]"
+	touch $@
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+notebooks-check: $(VENV)/installed-test  ## the stored outputs, cell by cell
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 notebooks
+
+lab: setup  ## JupyterLab in the browser
+	$(BIN)/jupyter lab notebooks
+
+notebooks: setup  ## run all notebooks with their defaults and store them, cleaned
+	$(BIN)/python tools/store_notebooks.py
+
+model: setup  ## train models/unet_sample anew, with 05's defaults, and write its card
+	$(BIN)/python tools/make_model.py
+
+lock:  ## write requirements.txt from a fresh installation of pyproject.toml (ARGS: versions to hold, as pip takes them)
+	$(PYTHON) tools/lock.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) output/*

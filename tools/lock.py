@@ -1,0 +1,33 @@
+"""Writes requirements.txt: a fresh installation of pyproject.toml, frozen.
+
+What torch itself brings for one kind of machine (CUDA, triton) is left out, so that the same list installs everywhere.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOR_ONE_MACHINE = ("nvidia-", "cuda-", "triton")
+HEAD = """\
+# Tested together, on Python 3.11 (`make lock` writes this file). Pip users: pip install -r requirements.txt
+# conda users: environment.yml, which reads this same list. Without CUDA: see README, "Installation".
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
+        subprocess.run([*pip, "install", *sys.argv[1:], str(ROOT)], check=True)
+        frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
+    kept = [line for line in frozen if "==" in line and not line.startswith(FOR_ONE_MACHINE)]
+    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + "\n-e .\n")
+
+
+if __name__ == "__main__":
+    main()
