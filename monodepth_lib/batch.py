@@ -108,6 +108,13 @@ def run_all(parameters: dict, output: Path) -> None:
         print(f"{name}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
+def only_output(record: logging.LogRecord) -> bool:
+    """Keeps what cells print, leaves out papermill's own lines and the names of figures."""
+    text = record.getMessage().strip()
+    noise = ("Executing Cell", "Ending Cell", "Input Notebook", "Output Notebook", "Working directory", "<Figure")
+    return bool(text) and not text.startswith(noise)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 a notebook failed, 2 wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m monodepth_lib.batch", description=__doc__)
@@ -117,9 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = project_path("output") / options.name
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("papermill").setLevel(logging.INFO)
-    for chatty in ("papermill.translators", "papermill.utils", "blib2to3"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for name in ("translators", "utils"):
+        logging.getLogger(f"papermill.{name}").setLevel(logging.ERROR)
+    logging.getLogger("papermill").addFilter(only_output)
 
     import papermill
 
