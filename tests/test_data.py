@@ -1,0 +1,210 @@
+"""From drives to batches: order, seeds, workers and files that cannot be read."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from synthetic import make_drive, make_stereo_2015
+
+from monodepth_lib import kitti
+from monodepth_lib.data import StereoDrives, pick_device, prepare_dataloader, read_picture, set_epoch, to_device
+
+SIZE = (16, 48)
+
+
+def batches(data_dir, mode="train", epoch=0, **options):
+    loader = prepare_dataloader(data_dir, mode, size=SIZE, **{"batch_size": 4, **options})
+    set_epoch(loader, epoch)
+    return list(loader)
+
+
+def names(batches):
+    return [name for batch in batches for name in batch["name"]]
+
+
+def same(one, other):
+    return names(one) == names(other) and all(
+        torch.equal(a[view], b[view]) for a, b in zip(one, other, strict=True) for view in ("left_image", "right_image")
+    )
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("mode", ["train", "val", "test"])
+def test_a_batch_is_float32_nchw_in_0_to_1_with_names(data_dir, mode):
+    batch = batches(data_dir, mode)[0]
+    for view in ("left_image", "right_image"):
+        assert batch[view].dtype == torch.float32
+        assert batch[view].shape == (4, 3, *SIZE)
+        assert batch[view].min() >= 0 and batch[view].max() <= 1
+    assert all(name.startswith("2020_01_01_drive_000") for name in batch["name"])
+
+
+def test_val_and_test_come_in_order_and_whole(data_dir):
+    assert names(batches(data_dir, "val")) == [f"2020_01_01_drive_0003_sync/{n:010d}" for n in range(9)]
+    assert names(batches(data_dir, "test", batch_size=100)) == [
+        f"2020_01_01_drive_0004_sync/{n:010d}" for n in range(5)
+    ]
+
+
+def test_training_is_shuffled_and_leaves_out_the_smaller_last_batch(data_dir):
+    drawn = names(batches(data_dir, batch_size=4))
+    assert len(drawn) == len(set(drawn)) == 8
+    assert drawn != sorted(drawn)
+
+
+def test_training_order_and_augmentation_repeat_with_the_seed(data_dir):
+    assert same(batches(data_dir, seed=3), batches(data_dir, seed=3))
+    assert not same(batches(data_dir, seed=3), batches(data_dir, seed=4))
+
+
+def test_epochs_differ_in_order_and_in_augmentation(data_dir):
+    first, second = batches(data_dir, epoch=0), batches(data_dir, epoch=1)
+    assert names(first) != names(second)
+    again = batches(data_dir, epoch=1)
+    assert same(second, again)
+    loader = prepare_dataloader(data_dir, "train", size=SIZE, batch_size=9)
+    pictures = []
+    for epoch in (0, 1):
+        set_epoch(loader, epoch)
+        batch = next(iter(loader))
+        order = np.argsort(batch["name"])
+        pictures.append(batch["left_image"][order])
+    changed = (pictures[0] != pictures[1]).flatten(1).any(1)
+    assert changed.sum() >= 3
+
+
+def test_augmentation_differs_from_pair_to_pair(tmp_path):
+    drive = make_drive(tmp_path / "train/2020_01_01_drive_0001_sync", range(1))
+    for folder in ("image_02", "image_03"):
+        whole = (drive / folder / "data/0000000000.png").read_bytes()
+        for frame in range(1, 8):
+            (drive / folder / f"data/{frame:010d}.png").write_bytes(whole)
+    drawn = batches(tmp_path, batch_size=8)[0]["left_image"]
+    assert len(torch.unique(drawn.flatten(1), dim=0)) >= 4  # eight times the same picture on disk
+
+
+def test_workers_give_the_very_batches_of_no_workers(data_dir):
+    assert same(batches(data_dir, seed=1, epoch=2), batches(data_dir, seed=1, epoch=2, workers=2))
+
+
+def test_loading_leaves_the_global_random_state_alone(data_dir):
+    dataset = prepare_dataloader(data_dir, "train", size=SIZE, batch_size=4).dataset
+    before = torch.get_rng_state()
+    dataset[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_processes_share_the_pairs_out(data_dir):
+    shares = [names(batches(data_dir, batch_size=2, rank=rank, world_size=2)) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [4, 4]
+    assert not set(shares[0]) & set(shares[1])
+
+
+def test_grey_cameras_and_stereo_2015_load(tmp_path):
+    make_drive(tmp_path / "test/2020_01_01_drive_0001_sync", range(2), cameras="grey")
+    make_stereo_2015(tmp_path / "scenes/stereo_2015")
+    grey = batches(tmp_path, "test", cameras="grey")
+    assert len(names(grey)) == 2
+    assert names(batches(tmp_path / "scenes", "test", drives=["stereo_2015"]))[0] == "stereo_2015/000000_10"
+
+
+# --- refused values ---
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_size_below_one_is_named(data_dir, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
+        prepare_dataloader(data_dir, "train", batch_size=batch_size)
+
+
+def test_a_training_set_smaller_than_a_batch_is_refused_but_a_test_set_is_not(data_dir):
+    with pytest.raises(ValueError, match="9 training pairs, fewer than one batch of 10"):
+        prepare_dataloader(data_dir, "train", batch_size=10)
+    assert len(prepare_dataloader(data_dir, "test", batch_size=10)) == 1
+
+
+@pytest.mark.parametrize(
+    "options, named", [({"mode": "eval"}, "'eval'"), ({"cameras": "rgb"}, "'rgb'"), ({"drives": "labb"}, "labb")]
+)
+def test_unknown_mode_cameras_and_split_are_named(data_dir, options, named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
+        prepare_dataloader(data_dir, **{"mode": "train", **options})
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        prepare_dataloader(tmp_path / "nowhere", "train")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="'cuda'"):
+        pick_device("cuda")
+    assert pick_device("auto").type == "cpu"
+
+
+def test_to_device_orders_images_for_convolutions_and_keeps_names():
+    moved = to_device({"left_image": torch.rand(2, 3, 4, 5), "name": ["a", "b"]}, "cpu")
+    assert moved["left_image"].is_contiguous(memory_format=torch.channels_last)
+    assert moved["name"] == ["a", "b"]
+
+
+# --- pictures ---
+
+
+def broken_files():
+    whole = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 96, 3), dtype=np.uint8))
+    return {
+        "zero": lambda path: path.write_bytes(b""),
+        "cut": lambda path: (whole.save(path), path.write_bytes(path.read_bytes()[:2000])),
+        "header": lambda path: (whole.save(path), path.write_bytes(path.read_bytes()[:12])),
+        "text": lambda path: path.write_text("<html>404</html>"),
+    }
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("kind", broken_files())
+def test_a_file_that_is_no_whole_picture_is_named(tmp_path, kind, suffix):
+    path = tmp_path / f"0000000003{suffix}"
+    broken_files()[kind](path)
+    with pytest.raises(ValueError, match=rf"0000000003\{suffix} cannot be read as a picture"):
+        read_picture(path)
+
+
+def test_a_broken_file_in_a_drive_is_named_through_workers_too(tmp_path):
+    drive = make_drive(tmp_path / "test/2020_01_01_drive_0001_sync", range(3))
+    (drive / "image_03/data/0000000001.png").write_bytes(b"")
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"image_03/data/0000000001\.png"):
+            batches(tmp_path, "test", workers=workers)
+
+
+def test_unequal_sizes_in_a_pair_are_named(tmp_path):
+    drive = make_drive(tmp_path / "drive", [0])
+    Image.new("RGB", (95, 32)).save(drive / "image_03/data/0000000000.png")
+    with pytest.raises(ValueError, match=r"image_02/data/0000000000\.png is \(96, 32\).*image_03.*\(95, 32\)"):
+        StereoDrives(kitti.find_pairs(drive))[0]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, mode):
+    path = tmp_path / ("0.jpg" if mode == "CMYK" else "0.png")
+    Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(path)
+    picture = read_picture(path)
+    assert (picture.mode, picture.size) == ("RGB", (6, 4))
+    assert np.asarray(picture).min() >= 254
+
+
+def test_palette_and_transparent_pictures_keep_their_colours(tmp_path):
+    red = Image.new("RGBA", (6, 4), (200, 30, 10, 0))
+    red.save(tmp_path / "rgba.png")
+    red.convert("RGB").quantize(4).save(tmp_path / "palette.png")
+    for name in ("rgba.png", "palette.png"):
+        assert np.abs(np.asarray(read_picture(tmp_path / name), dtype=int) - (200, 30, 10)).max() <= 3
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)).save(tmp_path / "0.png")
+    assert np.asarray(read_picture(tmp_path / "0.png"))[0, :, 0].tolist() == [0, 1, 128, 255]

@@ -1,0 +1,83 @@
+"""The gif, its one colour range over a clip, and the colours themselves."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from synthetic import texture, to_picture
+
+from monodepth_lib import plots
+from monodepth_lib.gif import colour_range, side_by_side, write_gif
+from monodepth_lib.plots import colour_map
+
+
+@given(arrays(np.float32, (3, 5), elements=st.floats(-10, 10, width=32)), st.floats(-1, 1), st.floats(0, 1))
+def test_colours_are_8_bit_and_ends_take_the_maps_ends(values, low, span):
+    colours = colour_map(values, low, low + span)
+    ends = colour_map(np.array([[0.0, 1.0]]), 0, 1)[0]
+    assert colours.dtype == np.uint8 and colours.shape == (3, 5, 3)
+    assert (colours[values <= low] == ends[0]).all()
+    assert (colours[values > max(low + span, low + 1e-6)] == ends[1]).all()
+
+
+def test_near_is_brighter_than_far():
+    colours = colour_map(torch.linspace(0, 1, 50)[None], 0, 1)[0].astype(int)
+    assert (np.diff(colours @ [299, 587, 114]) > 0).all()
+
+
+def test_one_colour_range_over_the_whole_clip():
+    clip = np.zeros((4, 10, 10))
+    clip[2] = 0.2
+    assert colour_range(clip) == pytest.approx((0, 0.2))
+    clip[3, 0, 0] = 9  # one wild pixel does not dim the clip
+    assert colour_range(clip)[1] == pytest.approx(0.2)
+
+
+def test_picture_and_disparity_stand_side_by_side():
+    picture, disparity = to_picture(texture(40, 100)), np.full((8, 25), 0.2)
+    frame = side_by_side(picture, disparity, (0, 0.2), width=50)
+    assert frame.size == (100, 20)
+    brightest = colour_map(np.ones((1, 1)), 0, 1)[0, 0]
+    assert (np.asarray(frame)[:, 50:] == brightest).all()
+    expected = np.asarray(picture.resize((50, 20), Image.Resampling.BILINEAR))
+    assert np.array_equal(np.asarray(frame)[:, :50], expected)
+
+
+def frames(count):
+    return [Image.new("RGB", (16, 8), (40 * n, 0, 0)) for n in range(count)]
+
+
+def test_a_gif_has_all_frames_their_size_and_speed_and_repeats(tmp_path):
+    path = write_gif(frames(5), tmp_path / "new/clip.gif", frames_per_second=10)
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size, gif.info["duration"], gif.info["loop"]) == (5, (16, 8), 100, 0)
+    assert [p.name for p in path.parent.iterdir()] == ["clip.gif"]
+
+
+def test_a_gif_without_frames_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one frame"):
+        write_gif([], tmp_path / "clip.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_gif(tmp_path, full_disk):
+    path = write_gif(frames(2), tmp_path / "clip.gif")
+    before = path.read_bytes()
+    noise = [to_picture(torch.rand(1, 3, 64, 64)) for _ in range(3)]
+    with full_disk(), pytest.raises(OSError, match=r"clip\.gif could not be written"):
+        write_gif(noise, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.gif"]
+
+
+def test_figures_draw_pictures_maps_and_a_history():
+    figure = plots.grid([texture(8, 16)[0], np.zeros((8, 16)), to_picture(texture(8, 16))], ["a", "b", "c"], bar="m")
+    assert [axis.get_title() for axis in figure.axes[:4]] == ["a", "b", "c", ""]
+    parts = {"train_appearance": 1.0, "train_smoothness": 0.1, "train_consistency": 0.2}
+    rows = [{"epoch": e, "train_loss": 2.0 - e, "val_loss": 3.0 - e, **parts} for e in (1.0, 2.0)]
+    assert len(plots.history(rows).axes[0].lines) == 2
+    assert len(plots.history([{k: v for k, v in row.items() if k != "val_loss"} for row in rows]).axes[0].lines) == 1
+    plots.plt.close("all")

@@ -1,0 +1,270 @@
+"""Every network by name, its start value and size, and weights on disk."""
+
+import json
+import math
+from urllib.error import URLError
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from synthetic import texture
+
+from monodepth_lib import networks
+from monodepth_lib.networks import NETWORKS, TORCHVISION, count_parameters, get_model, load_model, save_model
+
+
+def scales(height, width):
+    return [(math.ceil(height / 2**s), math.ceil(width / 2**s)) for s in range(4)]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_four_scales_starts_at_003_and_takes_odd_sizes(name):
+    model = get_model(name, width=8).train()  # normalised over the batch: a fresh network has no statistics yet
+    for size in ((64, 128), (37, 53)):
+        with torch.no_grad():
+            maps = model(texture(*size).repeat(2, 1, 1, 1))
+        assert [tuple(m.shape) for m in maps] == [(2, 2, *scale) for scale in scales(*size)]
+        assert all(m.min() > 0 and m.max() < 0.3 for m in maps)
+        assert maps[0].mean().item() == pytest.approx(0.03, abs=0.003)
+        assert all(m.mean().item() == pytest.approx(0.03, abs=0.01) for m in maps)
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet18"])
+def test_every_parameter_learns_and_the_start_holds_in_training(name):
+    model = get_model(name, width=4).train()
+    maps = model(texture(64, 128).repeat(2, 1, 1, 1))
+    assert all(m.mean().item() == pytest.approx(0.03, abs=0.01) for m in maps)
+    sum(m.sum() for m in maps).backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_each_level_refines_the_coarser_disparity():
+    model = get_model("unet", width=4).eval()
+    model(texture(32, 96))[0].sum().backward()
+    assert all(head.conv.bias.grad.abs().sum() > 0 for head in model.decoder.heads)
+
+
+@pytest.mark.parametrize("start", [0.01, 0.15, 0.25])
+def test_start_disparity_is_what_a_fresh_model_says(start):
+    with torch.no_grad():
+        maps = get_model("unet", width=4, start_disparity=start).eval()(texture(32, 96))
+    assert maps[0].mean().item() == pytest.approx(start, rel=0.1)
+
+
+def test_both_channels_can_differ_and_follow_the_picture():
+    model = get_model("unet", width=4).train()
+    map_ = model(texture(32, 96))[0]
+    assert not torch.allclose(map_[:, 0], map_[:, 1], atol=1e-4)
+    assert map_.std() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet18"])
+def test_a_grey_model_sees_a_colour_picture_as_its_grey_version(name):
+    colour = texture(32, 64)
+    grey = (colour * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        for blind, equal in ((True, True), (False, False)):
+            torch.manual_seed(0)
+            model = get_model(name, width=4, grey=blind).train()  # normalised over the batch, so that it shows
+            assert torch.allclose(model(colour)[0], model(grey)[0], atol=1e-6) is equal
+
+
+@pytest.mark.parametrize("name, millions", [("resnet18_md", 20.2), ("resnet50_md", 58.5)])
+def test_parameter_count_of_the_papers_networks(name, millions):
+    with torch.device("meta"):
+        count = count_parameters(get_model(name))
+    assert count == pytest.approx(millions * 1e6, rel=0.01)
+
+
+def test_width_scales_the_unet():
+    counts = [count_parameters(get_model("unet", width=width)) for width in (4, 8)]
+    assert counts[1] == pytest.approx(4 * counts[0], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"name": "vgg"}, "'vgg'.*unet"),
+        ({"start_disparity": 0.3}, "0.3"),
+        ({"start_disparity": 0}, "start_disparity is 0;"),
+        ({"width": 0}, "width is 0"),
+        ({"name": "unet", "imagenet": True}, "not with unet"),
+        ({"name": "resnet18_md", "imagenet": True}, "not with resnet18_md"),
+    ],
+)
+def test_unknown_networks_and_values_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        get_model(**options)
+
+
+# --- ImageNet weights ---
+
+
+def test_imagenet_weights_survive_construction(monkeypatch):
+    build, asked = torchvision.models.get_model, []
+
+    def marked(name, weights=None):
+        asked.append((name, weights))
+        net = build(name, weights=None)
+        for index, p in enumerate(net.parameters()):
+            torch.nn.init.constant_(p, index / 100)
+        return net
+
+    monkeypatch.setattr(torchvision.models, "get_model", marked)
+    expected = marked("resnet18").state_dict()
+    asked.clear()
+    encoder = get_model("resnet18", imagenet=True).encoder
+    assert asked == [("resnet18", "IMAGENET1K_V1")]
+    assert torch.equal(encoder.stem[0].weight, expected["conv1.weight"])
+    for number, stage in enumerate(encoder.stages, 1):
+        for key, value in stage.state_dict().items():
+            assert torch.equal(value, expected[f"layer{number}.{key}"]), key
+
+
+def test_no_weights_are_fetched_unless_asked_for(monkeypatch):
+    build, asked = torchvision.models.get_model, []
+    monkeypatch.setattr(
+        torchvision.models,
+        "get_model",
+        lambda name, weights=None: (asked.append(weights), build(name, weights=None))[1],
+    )
+    get_model("resnet18")
+    assert asked == [None]
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), OSError("disk full")])
+def test_a_failed_fetch_says_what_to_do(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torchvision.models, "get_model", fail)
+    with pytest.raises(RuntimeError, match=r"resnet34.*(no route|disk full).*imagenet=False"):
+        get_model("resnet34", imagenet=True)
+
+
+def test_torchvision_encoders_normalise_the_input_once():
+    model = get_model("resnet18").eval()
+    seen = []
+    model.encoder.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 32, 64) + 0.1)
+    assert torch.allclose(seen[0][0, :, 0, 0], 0.1 / torch.tensor([0.229, 0.224, 0.225]), atol=1e-5)
+
+
+# --- weights on disk ---
+
+
+def equal_weights(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("unet", {"width": 2, "grey": True, "start_disparity": 0.05}), ("resnet18", {}), ("resnet18_md", {})],
+)
+def test_weights_and_configuration_survive_the_round_trip(tmp_path, name, options):
+    model = get_model(name, **options).to(memory_format=torch.channels_last)
+    save_model(model, tmp_path / "new/w.safetensors", (32, 96), epoch=3)
+    loaded = load_model(tmp_path / "new/w.safetensors")
+    assert equal_weights(model, loaded)
+    assert loaded.config == model.config
+    assert loaded.size == (32, 96)
+    assert not loaded.training
+    assert loaded.grey is options.get("grey", False)
+
+
+def test_loading_fetches_no_imagenet_weights(tmp_path, monkeypatch):
+    build = torchvision.models.get_model
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights=None: build(name, weights=None))
+    save_model(get_model("resnet18", imagenet=True), tmp_path / "w.safetensors", (32, 96))
+
+    def refuse(name, weights=None):
+        assert weights is None
+        return build(name)
+
+    monkeypatch.setattr(torchvision.models, "get_model", refuse)
+    load_model(tmp_path / "w.safetensors")
+
+
+def test_half_precision_files_load_as_float32(tmp_path, tiny):
+    model, path = tiny(), tmp_path / "w.safetensors"
+    save_model(model, path, (32, 96))
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    safetensors.torch.save_file(half, path, metadata)
+    loaded = load_model(path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    with torch.no_grad():
+        difference = loaded(texture(32, 96))[0] - model.eval()(texture(32, 96))[0]
+    assert difference.abs().max() < 1e-3
+
+
+def test_a_missing_file_and_an_unknown_name_say_where_was_looked(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors is missing"):
+        load_model(tmp_path / "gone.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"models/no_such_model\.safetensors"):
+        load_model("no_such_model")
+
+
+def foreign_files(path, model):
+    save_model(model, path, (32, 96))
+    good = path.read_bytes()
+    metadata = {"config": json.dumps(model.config), "size": "[32, 96]"}
+    save = safetensors.torch.save_file
+    other = {"weight": torch.zeros(2)}
+    return {
+        "zero": lambda: path.write_bytes(b""),
+        "text": lambda: path.write_text("<html>404</html>"),
+        "cut": lambda: path.write_bytes(good[: len(good) // 2]),
+        "foreign": lambda: save(other, path),
+        "other-weights": lambda: save(other, path, metadata),
+        "unknown-network": lambda: save(other, path, {**metadata, "config": '{"name": "vgg"}'}),
+        "unknown-option": lambda: save(other, path, {**metadata, "config": '{"name": "unet", "depth": 3}'}),
+        "no-json": lambda: save(other, path, {**metadata, "config": "unet"}),
+        "other-shape": lambda: save(model.state_dict(), path, {**metadata, "config": '{"name": "unet", "width": 3}'}),
+    }
+
+
+FOREIGN = (
+    "zero",
+    "text",
+    "cut",
+    "foreign",
+    "other-weights",
+    "unknown-network",
+    "unknown-option",
+    "no-json",
+    "other-shape",
+)
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_that_hold_no_such_weights_are_refused_by_name(tmp_path, tiny, kind):
+    path = tmp_path / "w.safetensors"
+    foreign_files(path, tiny())[kind]()
+    with pytest.raises(ValueError, match=r"w\.safetensors holds no monodepth weights"):
+        load_model(path)
+
+
+def test_a_failed_write_leaves_the_old_weights_and_no_litter(tmp_path, tiny, monkeypatch, full_disk):
+    path = tmp_path / "w.safetensors"
+    save_model(tiny(seed=1), path, (32, 96))
+    with full_disk(), pytest.raises(OSError, match=r"w\.safetensors could not be written.*too large"):
+        save_model(tiny(seed=2), path, (32, 96))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"w\.safetensors could not be written.*No space"):
+        patch.setattr(networks.os, "replace", fail)
+        save_model(tiny(seed=2), path, (32, 96))
+    assert equal_weights(load_model(path), tiny(seed=1))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_the_networks_the_readme_promises_are_there():
+    assert set(NETWORKS) == {"unet", "resnet18_md", "resnet50_md", *TORCHVISION}
+    assert set(TORCHVISION) == {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}

@@ -1,0 +1,137 @@
+"""The seven notebooks: their form, what is stored in them, and a headless run of each with the tiny profile."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from monodepth_lib import batch, kitti
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = [batch.notebook_path(name) for name in batch.NOTEBOOKS]
+SETTINGS = {"data_dir", "cameras", "profile", "seed"}
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> list:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def test_the_folder_holds_the_seven_and_no_other():
+    assert sorted((ROOT / "notebooks").glob("*.ipynb")) == PATHS
+    assert len(PATHS) == 7
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+class TestStored:
+    def test_ran_in_order_with_outputs(self, path):
+        """A cell without count or outputs would pass nbval uncompared."""
+        code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+        speaking = [cell for cell in code if re.search(r"\bprint\(|plots\.grid\(", cell.source)]
+        assert len(speaking) >= 3
+        silent = [cell.source[:60] for cell in speaking if not cell.outputs]
+        assert not silent
+
+    def test_few_cells_are_left_unchecked(self, path):
+        notebook = read(path)
+        assert len(tagged(notebook, "nbval-ignore-output")) <= 3
+        assert not tagged(notebook, "nbval-skip") + tagged(notebook, "raises-exception")
+
+    def test_clean(self, path):
+        notebook = read(path)
+        text = path.read_text(encoding="utf-8")
+        assert set(notebook.metadata) == {"kernelspec", "language_info"}
+        assert "widget-view" not in text
+        assert not re.search(r"(/home/|/root/|/work/|/tmp/|/Users/|C:\\\\)", text)
+        streams = [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "stream"]
+        assert not [out.text for out in streams if out.name == "stderr"]
+        assert path.stat().st_size <= 400_000
+
+    def test_one_parameters_cell_of_literals(self, path):
+        cells = tagged(read(path), "parameters")
+        assert len(cells) == 1
+        names = set()
+        for statement in ast.parse(cells[0].source).body:
+            assert isinstance(statement, ast.Assign), "only name = literal may stand here"
+            ast.literal_eval(statement.value)
+            names.add(statement.targets[0].id)
+        assert names >= SETTINGS
+        assert all("#" in line for line in cells[0].source.splitlines()), "each parameter is explained"
+        assert set(batch.declared_parameters(path)) == names, "papermill sees every parameter"
+
+
+def run_all(tmp_path: Path, **parameters) -> Path:
+    """All seven, headless, as `make run` does it; returns the folder of their results."""
+    output = tmp_path / "run"
+    batch.run_all({"profile": "tiny", **parameters}, output)
+    for name in batch.NOTEBOOKS:
+        counts = [c.execution_count for c in read(output / f"{name}.ipynb").cells if c.cell_type == "code"]
+        assert None not in counts
+    return output
+
+
+def check_results(output: Path, drive: str, predicted: int, scored: bool) -> None:
+    names = json.loads((output / "names.json").read_text())
+    for file in ("disparities.npy", "disparities_pp.npy"):
+        array = np.load(output / file)
+        assert array.shape == (predicted, 32, 96)
+        assert np.isfinite(array).all()
+    assert len(names) == predicted
+    assert (output / "weights.safetensors").is_file()
+    assert (output / "history.csv").read_text().count("\n") == 2
+    assert (output / "metrics.json").is_file() == scored
+    with Image.open(output / f"{drive}.gif") as gif:
+        assert gif.n_frames == len(json.loads((output / drive / "names.json").read_text()))
+
+
+def test_all_seven_on_the_sample(tmp_path):
+    output = run_all(tmp_path)
+    test = kitti.select_drives(ROOT / "data/sample", "test")
+    pairs = [pair for folder in test.values() for pair in kitti.find_pairs(folder)]
+    check_results(output, "2025_01_01_drive_0201_sync", len(pairs), scored=True)
+    assert json.loads((output / "names.json").read_text()) == [pair.name for pair in pairs]
+    # 06 measured the weights that 05 had just trained, not those of models/
+    assert "run/weights.safetensors" in json.loads((output / "metrics.json").read_text())["weights"]
+
+
+REAL = os.environ.get("MONODEPTH_KITTI")
+needs_real = pytest.mark.skipif(not REAL, reason="MONODEPTH_KITTI does not name a folder of real KITTI pictures")
+
+
+@needs_real
+def test_all_seven_on_grey_drives(tmp_path):
+    output = run_all(
+        tmp_path,
+        data_dir=REAL,
+        cameras="grey",
+        train_drives="2011_09_30_drive_9001_sync",
+        test_drives="stereo_2012",
+        gif_drive="2011_09_30_drive_9001_sync",
+    )
+    check_results(output, "2011_09_30_drive_9001_sync", 49, scored=True)
+
+
+@needs_real
+def test_all_seven_on_raw_drives(tmp_path):
+    """Colour, original PNG, KITTI's nested folders, no split folders, no true depth, no validation."""
+    output = run_all(
+        tmp_path,
+        data_dir=f"{REAL}/raw",
+        train_drives="2011_10_03_drive_0034_sync",
+        val_drives="none",
+        test_drives="2011_09_26_drive_0048_sync",
+        gif_drive="2011_09_26_drive_0048_sync",
+    )
+    check_results(output, "2011_09_26_drive_0048_sync", 3, scored=False)

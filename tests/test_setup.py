@@ -1,0 +1,51 @@
+"""What users install: one list for pip and conda, and every requirement of the project in it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from monodepth_lib import kitti
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def test_conda_users_get_the_very_same_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    names = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.txt"]
+    assert [re.split("[=<>]", name)[0] for name in names] == ["python", "pip"]
+
+
+def test_every_dependency_is_pinned_and_the_project_itself_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split("[=<>]", dependency)[0] for dependency in project["dependencies"]}
+    assert names <= {name.lower() for name in pinned()}
+    assert "-e ." in (ROOT / "requirements.txt").read_text().splitlines()
+
+
+def test_users_install_nothing_that_only_maintainers_or_one_machine_need():
+    heavy = ("nvidia", "cuda", "triton", "mitsuba", "playwright", "ruff", "mypy", "hypothesis")
+    assert not [name for name in pinned() if name.lower().startswith(heavy)]
+
+
+def test_the_archive_list_holds_the_thirteen_drives_and_the_calibration_of_their_dates():
+    lines = (ROOT / "kitti_archives_to_download.txt").read_text().split()
+    split = kitti.SPLITS["lab"]
+    drives = sorted(split["train"] + split["val"] + split["test"])
+    archives = [line.rsplit("/", 1)[1] for line in lines]
+    assert len(drives) == 13
+    assert sorted(a.removesuffix(".zip") for a in archives if a.endswith("_sync.zip")) == drives
+    assert {a for a in archives if a.endswith("_calib.zip")} == {f"{drive[:10]}_calib.zip" for drive in drives}
+    assert len(archives) == 17
+    for line in lines:
+        assert line.startswith("https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data/")

@@ -1,0 +1,404 @@
+"""The loop, its schedule, its checkpoints: what a run must keep and what it must not touch."""
+
+import copy
+import csv
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import shifted_pair, street_pair, texture
+
+from monodepth_lib import training
+from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.losses import MonodepthLoss
+from monodepth_lib.networks import load_model
+from monodepth_lib.training import Mean, halve_twice, read_history, settings, train, train_one_epoch, validate
+
+CPU = torch.device("cpu")
+SIZE = (32, 96)
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
+
+
+def loader(data_dir, mode="train", batch_size=3, **options):
+    return prepare_dataloader(data_dir, mode, size=SIZE, batch_size=batch_size, **options)
+
+
+def run(model, data_dir, output, epochs=2, val=True, batch_size=3, **options):
+    val_loader = loader(data_dir, "val") if val else None
+    options = {"size": SIZE, "learning_rate": 1e-3, "log": lambda _: None, **options}
+    return train(model, loader(data_dir, batch_size=batch_size, seed=5), val_loader, output, epochs=epochs, **options)
+
+
+def equal(one, other):
+    """Nested dicts, lists and tensors, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+def state_of(output):
+    state = torch.load(output / "last.pt", weights_only=True)
+    state["history"] = [{k: v for k, v in row.items() if k != "seconds"} for row in state["history"]]
+    return state
+
+
+# --- resume ---
+
+
+def test_training_2_is_training_1_and_resuming_1_bit_for_bit(data_dir, tmp_path, tiny):
+    whole, first = tiny(), tiny()
+    run(whole, data_dir, tmp_path / "whole")
+    run(first, data_dir, tmp_path / "parts", stop_after=1)
+    assert len(state_of(tmp_path / "parts")["history"]) == 1
+    second = tiny(seed=9)  # another start: everything must come from the checkpoint
+    history = run(second, data_dir, tmp_path / "parts", resume=True)
+    assert equal(whole.state_dict(), second.state_dict())
+    assert equal(state_of(tmp_path / "whole"), state_of(tmp_path / "parts"))
+    assert [row["epoch"] for row in history] == [1, 2]
+    best = [load_model(tmp_path / folder / "weights.safetensors").state_dict() for folder in ("whole", "parts")]
+    assert equal(*best)
+
+
+def test_every_epoch_has_its_own_order_also_after_resuming(data_dir, tmp_path, tiny, monkeypatch):
+    epochs = []
+    monkeypatch.setattr(training, "set_epoch", lambda _, epoch: epochs.append(epoch))
+    for resume in (False, True):
+        run(tiny(width=1), data_dir, tmp_path, 4, batch_size=9, resume=resume, stop_after=4 if resume else 2)
+    assert epochs == [0, 1, 2, 3]
+
+
+def test_the_same_seed_repeats_a_run(data_dir, tmp_path, tiny):
+    for folder in ("a", "b"):
+        run(tiny(), data_dir, tmp_path / folder)
+    assert equal(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
+
+
+def test_resuming_a_finished_run_changes_nothing(data_dir, tmp_path, tiny):
+    model = tiny()
+    run(model, data_dir, tmp_path, epochs=1)
+    before = copy.deepcopy(model.state_dict())
+    assert len(run(model, data_dir, tmp_path, epochs=1, resume=True)) == 1
+    assert equal(before, model.state_dict())
+
+
+def test_without_resume_a_run_starts_anew(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, epochs=1)
+    before = state_of(tmp_path)
+    run(tiny(), data_dir, tmp_path, epochs=1)
+    assert equal(before, state_of(tmp_path))
+
+
+def test_resume_refuses_another_network_or_length_and_foreign_files(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, epochs=1)
+    for model, epochs in ((tiny(width=3), 1), (tiny(), 2)):
+        with pytest.raises(ValueError, match=r"last\.pt is of .* for 1 epochs"):
+            run(model, data_dir, tmp_path, epochs=epochs, resume=True)
+    for content in (b"", b"no checkpoint", (tmp_path / "last.pt").read_bytes()[:1000]):
+        (tmp_path / "last.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"last\.pt is no checkpoint"):
+            run(tiny(), data_dir, tmp_path, resume=True)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(data_dir, tmp_path, tiny, full_disk, monkeypatch):
+    run(tiny(), data_dir, tmp_path, stop_after=1)
+    before = (tmp_path / "last.pt").read_bytes()
+    monkeypatch.setattr(training, "save_model", lambda *_, **__: None)  # it comes first and has a test of its own
+    with full_disk(), pytest.raises(OSError, match=r"last\.pt could not be written"):
+        run(tiny(), data_dir, tmp_path, resume=True)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+# --- what is written and called ---
+
+
+def test_a_run_writes_history_weights_and_calls_back(data_dir, tmp_path, tiny):
+    seen, lines = [], []
+    history = run(tiny(), data_dir, tmp_path, on_epoch=lambda model, epoch: seen.append(epoch), log=lines.append)
+    assert seen == [0, 1, 2]
+    assert len(lines) == 2 and "epoch   2/2" in lines[1]
+    assert read_history(tmp_path / "history.csv") == [pytest.approx(row) for row in history]
+    with open(tmp_path / "history.csv", newline="") as file:
+        assert len(list(csv.reader(file))) == 3
+    for row in history:
+        assert row["train_loss"] == pytest.approx(
+            row["train_appearance"] + row["train_smoothness"] + row["train_consistency"], rel=1e-5
+        )
+    assert load_model(tmp_path / "weights.safetensors").size == SIZE
+
+
+def test_weights_are_of_the_epoch_with_the_lowest_validation_loss(data_dir, tmp_path, tiny, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(training, "validate", lambda *_, **__: {"loss": next(losses), "spread": 1.0})
+    kept = {}
+    model = tiny()
+    run(
+        model,
+        data_dir,
+        tmp_path,
+        epochs=3,
+        on_epoch=lambda m, epoch: kept.update({epoch: copy.deepcopy(m.state_dict())}),
+    )
+    saved = load_model(tmp_path / "weights.safetensors").state_dict()
+    assert equal(saved, kept[2])
+    assert not equal(saved, kept[3])
+
+
+def test_without_validation_the_last_epochs_weights_are_kept(data_dir, tmp_path, tiny):
+    model = tiny()
+    history = run(model, data_dir, tmp_path, val=False)
+    assert "val_loss" not in history[0]
+    assert equal(load_model(tmp_path / "weights.safetensors").state_dict(), model.state_dict())
+
+
+def test_epochs_below_one_are_refused(data_dir, tmp_path, tiny):
+    with pytest.raises(ValueError, match="epochs is 0"):
+        run(tiny(), data_dir, tmp_path, epochs=0)
+
+
+# --- validation and means ---
+
+
+def test_validation_leaves_weights_and_batch_statistics_alone_and_needs_no_gradient(data_dir, tiny):
+    model = tiny().train()
+    before = copy.deepcopy(model.state_dict())
+    seen = []
+
+    class Spy(MonodepthLoss):
+        def forward(self, disparities, left, right):
+            seen.append((disparities[0].requires_grad, torch.is_grad_enabled(), model.training))
+            return super().forward(disparities, left, right)
+
+    validate(model, loader(data_dir, "val"), Spy(), CPU)
+    assert seen == [(False, False, False)] * 3
+    assert equal(before, model.state_dict())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_training_does_change_weights_and_batch_statistics(data_dir, tiny):
+    model = tiny().eval()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    train_one_epoch(model, loader(data_dir), MonodepthLoss(), optimizer, scheduler, CPU)
+    after = model.state_dict()
+    assert not any(
+        torch.equal(before[k], after[k]) for k in before if k.endswith(("running_mean", "num_batches_tracked"))
+    )
+    assert not torch.equal(before["decoder.heads.3.conv.weight"], after["decoder.heads.3.conv.weight"])
+
+
+def test_epoch_loss_is_the_sample_weighted_mean(data_dir, tiny):
+    """Nine pairs in batches of 8: the paper's base code divides by 9/8 batches, a mean of means by 2."""
+    model, loss = tiny().eval(), MonodepthLoss()
+    whole = next(iter(loader(data_dir, "val", batch_size=9)))
+    whole["right_image"][8] = 1 - whole["left_image"][8]  # the ninth is unlike the others
+    batches = [{key: value[:8] for key, value in whole.items()}, {key: value[8:] for key, value in whole.items()}]
+    with torch.no_grad():
+        singles = [
+            loss(model(left[None]), left[None], right[None])[0].item()
+            for left, right in zip(whole["left_image"], whole["right_image"], strict=True)
+        ]
+    mean = sum(singles) / 9
+    assert validate(model, batches, loss, CPU)["loss"] == pytest.approx(mean, rel=1e-4)
+    assert (sum(singles[:8]) / 8 + singles[8]) / 2 != pytest.approx(mean, rel=0.05)
+
+
+def test_mean_weighs_by_the_batch_size():
+    mean = Mean()
+    for value, count in ((1.0, 8), (10.0, 1)):
+        mean.add({"loss": torch.tensor(value)}, count)
+    assert mean.read() == {"loss": pytest.approx(2.0)}
+
+
+def test_validation_reports_level_and_spread_of_the_left_disparity(tiny):
+    model = tiny().eval()
+    left, right, *_ = street_pair(*SIZE)
+    result = validate(model, [{"left_image": left, "right_image": right}], MonodepthLoss(), CPU)
+    with torch.no_grad():
+        values = model(left)[0][:, 0]
+    assert result["disparity"] == pytest.approx(values.mean().item(), rel=1e-4)
+    assert result["spread"] == pytest.approx((values.std() / values.mean()).item(), rel=1e-3)
+
+
+# --- schedule ---
+
+
+@pytest.mark.parametrize("steps", [5, 50, 1000])
+def test_learning_rate_is_halved_at_three_and_four_fifths(steps):
+    factors = [halve_twice(step, steps) for step in range(steps)]
+    assert factors == [1] * (steps * 3 // 5) + [0.5] * (steps // 5) + [0.25] * (steps // 5)
+
+
+@pytest.mark.parametrize("epochs", [5, 10])
+def test_the_schedule_scales_with_the_epochs(data_dir, tmp_path, tiny, epochs):
+    history = run(tiny(width=1), data_dir, tmp_path, epochs, val=False, batch_size=9, learning_rate=1e-3)
+    rates = [row["learning_rate"] / 1e-3 for row in history]
+    assert rates == pytest.approx([1] * (epochs * 3 // 5) + [0.5] * (epochs // 5) + [0.25] * (epochs // 5))
+
+
+def test_stopping_early_keeps_the_schedule_of_the_whole_run(data_dir, tmp_path, tiny):
+    history = run(tiny(width=1), data_dir, tmp_path, 10, val=False, batch_size=9, stop_after=5)
+    assert [row["learning_rate"] for row in history] == [1e-3] * 5
+
+
+# --- alarms ---
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_collapsed_disparity_warns(data_dir, tmp_path, tiny, monkeypatch):
+    spread = {"spread": 0.01}
+    monkeypatch.setattr(training, "validate", lambda *_, **__: {"loss": 1.0, **spread})
+    with pytest.warns(UserWarning, match=r"epoch 1: the disparity is nearly the same everywhere \(spread 0\.010\)"):
+        run(tiny(), data_dir, tmp_path, epochs=1)
+    spread["spread"] = 0.3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tiny(), data_dir, tmp_path, epochs=1)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_model_that_says_the_same_everywhere_warns(data_dir, tmp_path, tiny):
+    model = tiny()
+    for head in model.decoder.heads:
+        torch.nn.init.zeros_(head.conv.weight)
+    with pytest.warns(UserWarning, match="the disparity is nearly the same everywhere"):
+        run(model, data_dir, tmp_path, epochs=1, learning_rate=1e-12)
+
+
+class NanLoss(MonodepthLoss):
+    """A loss that is not a number in training, in validation or in neither."""
+
+    def __init__(self, in_training):
+        super().__init__()
+        self.in_training = in_training
+
+    def forward(self, disparities, left, right):
+        total, parts = super().forward(disparities, left, right)
+        return total * float("nan") if torch.is_grad_enabled() is self.in_training else total, parts
+
+
+def test_a_training_loss_that_is_not_finite_raises_and_leaves_the_checkpoint(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, epochs=3, stop_after=1)
+    before = {name: (tmp_path / name).read_bytes() for name in ("last.pt", "weights.safetensors", "history.csv")}
+    with pytest.raises(FloatingPointError, match=r"epoch 2.*learning_rate.*last\.pt"):
+        run(tiny(), data_dir, tmp_path, epochs=3, batch_size=9, resume=True, loss=NanLoss(in_training=True))
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+
+
+def test_a_validation_loss_that_is_not_finite_raises_and_leaves_the_checkpoint(data_dir, tmp_path, tiny):
+    """The last step of an epoch can spoil the weights while the epoch's training loss is still finite."""
+    run(tiny(), data_dir, tmp_path, epochs=3, stop_after=1)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(FloatingPointError, match="epoch 2"):
+        run(tiny(), data_dir, tmp_path, epochs=3, resume=True, loss=NanLoss(in_training=False))
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+DIVERGED = """
+import sys
+import torch
+from monodepth_lib.losses import MonodepthLoss
+from monodepth_lib.networks import get_model
+from monodepth_lib.training import train_one_epoch
+
+model = get_model("unet", width=1)
+torch.nn.init.constant_(model.decoder.heads[3].conv.bias, float("nan"))
+optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+batch = {"left_image": torch.rand(2, 3, 32, 96), "right_image": torch.rand(2, 3, 32, 96)}
+try:
+    loss = train_one_epoch(model, [batch], MonodepthLoss(), optimizer, scheduler, torch.device("cpu"))["loss"]
+except FloatingPointError:
+    sys.exit(0)
+sys.exit(0 if loss != loss else 3)
+"""
+
+
+def test_a_diverged_model_is_an_error_not_a_crash_of_the_process():
+    """On the CPU the gradient of grid_sample reads out of bounds where the grid is NaN (pytorch issue 24823)."""
+    done = subprocess.run([sys.executable, "-c", DIVERGED], cwd=Path(training.__file__).parents[1], capture_output=True)
+    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr.decode()[-500:]}"
+
+
+# --- settings ---
+
+
+def test_settings_take_what_is_not_none():
+    chosen = settings("tiny", epochs=3, learning_rate=1, width=None)
+    assert (chosen["epochs"], chosen["learning_rate"], chosen["width"]) == (3, 1, training.PROFILES["tiny"]["width"])
+    assert training.PROFILES["tiny"]["epochs"] == 1  # the profile itself is as it was
+
+
+@pytest.mark.parametrize(
+    "profile, changes, named",
+    [
+        ("huge", {}, "'huge'"),
+        ("tiny", {"epoch": 1}, "'epoch'"),
+        ("tiny", {"epochs": 1.5}, "epochs is 1.5"),
+        ("tiny", {"epochs": True}, "epochs is True"),
+        ("tiny", {"learning_rate": "1e-4"}, "learning_rate is '1e-4'.*1.0e-4"),
+    ],
+)
+def test_unknown_profiles_settings_and_types_are_named(profile, changes, named):
+    with pytest.raises(ValueError, match=named):
+        settings(profile, **changes)
+
+
+def test_full_profile_is_the_labs_recipe():
+    full = training.PROFILES["full"]
+    assert (full["model"], full["height"], full["image_width"]) == ("unet", 256, 512)
+    assert (full["epochs"], full["batch_size"], full["learning_rate"]) == (50, 8, 1e-4)
+
+
+def test_unknown_precision_is_named():
+    with pytest.raises(ValueError, match="'half'"):
+        training.pick_precision("half", CPU)
+    assert training.pick_precision("auto", CPU) == "float32"
+
+
+# --- it learns ---
+
+
+def test_overfitting_recovers_a_known_shift_within_half_a_pixel(tiny):
+    """Two walls, 6 px apart between the views; a fresh model says 3 px."""
+    shift, (height, width), steps = 6, SIZE, 120
+    pairs = [shifted_pair(height, width, shift, seed) for seed in range(2)]
+    lefts, rights = (torch.cat(views) for views in zip(*pairs, strict=True))
+    batch = {"left_image": lefts, "right_image": rights}
+    model = tiny(width=4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: halve_twice(step, steps))
+    with torch.no_grad():
+        before = (model(lefts)[0] * width - shift).abs().mean()
+    train_one_epoch(model, [batch] * steps, MonodepthLoss(), optimizer, scheduler, CPU)
+    with torch.no_grad():
+        left, right = (model(lefts)[0] * width).unbind(1)
+    assert before > 2
+    assert (left[..., shift + 4 : -4] - shift).abs().mean() < 0.5  # away from the strip without a partner
+    assert (right[..., 4 : -shift - 4] - shift).abs().mean() < 0.5
+
+
+def test_a_free_disparity_descends_to_the_known_shift():
+    shift, (height, width) = 5, SIZE
+    left, right = shifted_pair(height, width, shift)
+    level = torch.full((1, 2, 1, 1), 0.03, requires_grad=True)
+    optimizer = torch.optim.Adam([level], 2e-3)
+    for _ in range(60):
+        maps = [level.expand(1, 2, height // 2**s, width // 2**s) for s in range(4)]
+        optimizer.zero_grad()
+        MonodepthLoss()(maps, left, right)[0].backward()
+        optimizer.step()
+    assert (level.detach() * width).flatten().tolist() == pytest.approx([shift, shift], abs=0.5)
+
+
+def test_texture_is_what_these_tests_need():
+    image = texture(32, 96)
+    assert image.std() > 0.05 and image.min() >= 0 and image.max() <= 1
