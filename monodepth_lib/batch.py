@@ -7,6 +7,7 @@ notebook has, and a value of another type than the notebook's default.
 from __future__ import annotations
 
 import argparse
+import ast
 import logging
 import re
 import sys
@@ -42,7 +43,7 @@ def declared_parameters(path: Path) -> dict[str, tuple[object, str]]:
 
     declared = {}
     for name, entry in papermill.inspect_notebook(path).items():
-        default = yaml.safe_load(entry["default"].replace("None", "null").replace("True", "true"))
+        default = ast.literal_eval(entry["default"])
         annotation = re.sub(r"\s*\|\s*None|Optional\[|\]", "", entry["inferred_type_name"])
         declared[name] = default, annotation if annotation not in ("", "None") else type(default).__name__
     return declared
@@ -67,13 +68,13 @@ def run(name: str, parameters: dict, output: Path) -> Path:
     import papermill
 
     source = notebook_path(name)
-    output.mkdir(parents=True, exist_ok=True)
-    target = output / source.name
     declared = declared_parameters(source)
     unknown = sorted(set(parameters) - set(declared))
     if unknown:
         raise ValueError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(declared)}")
     checked = {key: check_parameter(key, value, declared[key][1]) for key, value in parameters.items()}
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / source.name
     papermill.execute_notebook(
         source,
         target,
@@ -99,6 +100,9 @@ def run_all(parameters: dict, output: Path) -> None:
     if unknown:
         known = sorted(set().union(*declared.values()))
         raise ValueError(f"no notebook has a parameter {', '.join(unknown)}; there are {', '.join(known)}")
+    for entries in declared.values():  # before the first one runs, not when its turn comes
+        for key in set(parameters) & set(entries):
+            check_parameter(key, parameters[key], entries[key][1])
     given = {"output_dir": str(output), **parameters}
     for name in NOTEBOOKS:
         started = time.perf_counter()

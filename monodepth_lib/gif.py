@@ -32,6 +32,8 @@ def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second
     """Writes an endless gif. Raises ValueError without frames, OSError naming a file that cannot be written."""
     if not frames:
         raise ValueError("a gif needs at least one frame")
+    if frames_per_second <= 0:
+        raise ValueError(f"frames_per_second is {frames_per_second}; it must be more than 0")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")

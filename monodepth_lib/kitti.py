@@ -24,7 +24,7 @@ PICTURES = {".png", ".jpg", ".jpeg"}
 SPLIT_FOLDERS = {"train": "train", "val": "vals", "test": "test"}
 
 # Where true depth may lie inside a drive: KITTI's depth layout (metres·256), then stereo 2012/2015 (pixels·256).
-TRUE_DEPTH = "proj_depth/groundtruth/image_02"
+TRUE_DEPTH = {"colour": "proj_depth/groundtruth/image_02", "grey": "proj_depth/groundtruth/image_00"}
 TRUE_DISPARITY = ("disp_occ_0", "disp_occ", "disp_noc_0", "disp_noc")
 
 # The thirteen drives of the lab this project grew from, split so that no drive is on two sides.
@@ -124,10 +124,11 @@ def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
         if any(have):
             missing = drive / (right if have[0] else left)
             raise FileNotFoundError(f"{missing} is missing: a pair needs both cameras; fetch the drive again")
-    there = sorted(p.name for p in drive.iterdir() if p.name.startswith("image_")) if drive.is_dir() else []
     other = next(name for name in CAMERAS if name != cameras)
-    hint = f"try cameras={other!r}" if there else "it must hold image_02/data and image_03/data (left and right)"
-    raise FileNotFoundError(f"{drive} has no {cameras} cameras (found {', '.join(there) or 'no pictures'}): {hint}")
+    if any((drive / folder).is_dir() for pair in CAMERAS[other] for folder in pair):
+        raise FileNotFoundError(f"{drive} has no {cameras} cameras, but {other} ones: use cameras={other!r}")
+    expected = " and ".join(CAMERAS[cameras][0])
+    raise FileNotFoundError(f"{drive} has no {cameras} pictures: it must hold {expected} (left and right)")
 
 
 def is_drive(folder: Path) -> bool:
@@ -224,15 +225,9 @@ def find_pairs(drive: str | Path, cameras: str = "colour") -> list[Pair]:
         raise FileNotFoundError(f"{alone[0]}{more} has no partner in the other camera's folder: add or remove it")
     if not left:
         raise FileNotFoundError(f"{left_folder} holds no picture: expected 0000000000.png and so on")
-    truths = {path.stem: path for path in _truth_files(drive)}
-    return [Pair(drive, left[key], right[key], truths.get(left[key].stem)) for key in left]
-
-
-def _truth_files(drive: Path) -> list[Path]:
-    for folder in (TRUE_DEPTH, *TRUE_DISPARITY):
-        if (drive / folder).is_dir():
-            return sorted((drive / folder).glob("*.png"))
-    return []
+    truth_folders = [drive / folder for folder in (TRUE_DEPTH[cameras], *TRUE_DISPARITY)]
+    truths = next((_frames(folder) for folder in truth_folders if folder.is_dir()), {})
+    return [Pair(drive, left[key], right[key], truths.get(key)) for key in left]
 
 
 # --- calibration and truth --------------------------------------------------------------------------------------

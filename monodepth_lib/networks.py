@@ -315,12 +315,10 @@ def load_model(weights: str | Path) -> Monodepth:
             metadata = file.metadata() or {}
         config, size = json.loads(metadata["config"]), json.loads(metadata["size"])
         model = get_model(config.pop("name"), **config)
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load_file(path).items()}
-        )
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        model.load_state_dict(safetensors.torch.load_file(path))
+        model.size = (int(size[0]), int(size[1]))
+    except (safetensors.SafetensorError, LookupError, AttributeError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} holds no monodepth weights ({str(error)[:200]}): train again with notebook 05"
         ) from error
-    model.size = (int(size[0]), int(size[1]))
     return model.eval()

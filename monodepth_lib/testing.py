@@ -57,20 +57,22 @@ def predict_loader(
     target = pick_device(device)
     model = model.to(target, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     names: list[str] = []
-    arrays: list[np.memmap] = []
-    for batch in loader:
-        results = predict(model, to_device(batch, target)["left_image"])
-        if not arrays:
-            shape = (len(loader.dataset), *results[0].shape[1:])  # type: ignore[arg-type]
-            files = [output / "disparities.npy", output / "disparities_pp.npy"]
-            arrays = [np.lib.format.open_memmap(f, mode="w+", dtype=np.float32, shape=shape) for f in files]
-        for array, result in zip(arrays, results, strict=True):
-            array[len(names) : len(names) + len(result)] = result.cpu().numpy()
-        names += batch["name"]
-    (output / "names.json").write_text(json.dumps(names, indent=0))
-    for array in arrays:
-        array.flush()
-    return names, arrays[0], arrays[1]
+    paths = output / "disparities.npy", output / "disparities_pp.npy"
+    try:
+        with open(paths[0], "wb") as plain, open(paths[1], "wb") as processed:
+            for batch in loader:
+                results = predict(model, to_device(batch, target)["left_image"])
+                for file, result in zip((plain, processed), results, strict=True):
+                    if not names:
+                        shape = (len(loader.dataset), *result.shape[1:])  # type: ignore[arg-type]
+                        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(result.cpu().numpy().tobytes())
+                names += batch["name"]
+        (output / "names.json").write_text(json.dumps(names, indent=0))
+    except OSError as error:
+        raise OSError(f"{output} could not be written ({error}): free space or choose another output folder") from error
+    return names, np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
 
 
 def read_pair_truth(pair: kitti.Pair, cameras: str) -> tuple[Tensor, kitti.Calibration]:
@@ -96,7 +98,10 @@ def score(
         values = disparity if isinstance(disparity, Tensor) else torch.from_numpy(np.array(disparity))
         resized = depth.resize_map(values, truth.shape)
         predicted = depth.disparity_to_depth(resized, camera.metres)
-        rows.append({"name": pair.name, **depth.metrics(predicted, truth, camera.metres, cap)})
+        try:
+            rows.append({"name": pair.name, **depth.metrics(predicted, truth, camera.metres, cap)})
+        except ValueError as error:
+            raise ValueError(f"{pair.truth}: {error}") from error
     return rows
 
 
@@ -123,7 +128,7 @@ def baseline(
             pair.name: (total - part) / (count - (part > 0).float()).clamp(min=1)
             for pair, part in zip(known, parts, strict=True)
         }
-        source = "mean of the other images' truth"
+        source = "mean of the other images' truth" if len(known) > 1 else "80 m everywhere, for want of other truth"
     metres = {pair.name: camera.metres for pair, (_, camera) in zip(known, read, strict=True)}
     return [metres[p.name] * maps[p.name] if p.name in maps else torch.zeros(size) for p in pairs], source
 

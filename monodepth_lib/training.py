@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 import time
 import warnings
@@ -25,7 +26,7 @@ PROFILES: dict[str, dict] = {
         workers=0, precision="float32",
     ),
     "class": dict(
-        model="unet", width=16, height=64, image_width=208, epochs=40, batch_size=8, learning_rate=1e-3,
+        model="unet", width=8, height=48, image_width=160, epochs=40, batch_size=8, learning_rate=2e-3,
         workers=0, precision="float32",
     ),
     "full": dict(
@@ -107,6 +108,10 @@ def train_one_epoch(
         with autocast(device, precision):
             disparities = model(left)  # only the left view is seen
         total, parts = loss(disparities, left, right)  # the right one is the teacher
+        if device.type == "cpu" and not torch.isfinite(total):
+            # on a CPU grid_sample's backward ends the process on such values (pytorch issue 24823); a GPU run, which
+            # must not wait for the loss in every step, is checked once an epoch
+            raise FloatingPointError("the loss is not finite")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
         scaler.step(optimizer)
@@ -159,10 +164,10 @@ def train(
 
     Writes to `output_dir`: `last.pt` (everything a resumed run needs), `weights.safetensors` (the epoch with the lowest
     validation loss, or the last one without validation) and `history.csv`. `resume` goes on from `last.pt` where
-    there is one: training 1 epoch and resuming for 1 more gives the weights of training 2. `stop_after` ends a sitting
-    early, with the schedule of all `epochs`. `on_epoch(model, epoch)` is called with the untrained model (epoch 0) and
-    after every epoch. Raises ValueError for a checkpoint of another network, FloatingPointError for a loss that is not
-    finite.
+    there is one: training 1 epoch and resuming for 1 more gives the weights of training 2. `stop_after` ends after
+    that epoch of the run, with the schedule of all `epochs`. `on_epoch(model, epoch)` is called with the untrained
+    model (epoch 0) and after every epoch. Raises ValueError for a checkpoint of another run, FloatingPointError for a
+    loss that is not finite.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
@@ -177,23 +182,27 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: halve_twice(step, steps))
     scaler = torch.amp.GradScaler(target.type, enabled=precision == "fp16")
     history: list[dict] = []
+    run = {"network": model.config, "epochs": epochs, "steps": steps, "learning_rate": learning_rate}
     checkpoint = output / "last.pt"
     if resume and checkpoint.is_file():
-        history = load_checkpoint(checkpoint, model, optimizer, scheduler, scaler, epochs)
+        history = load_checkpoint(checkpoint, model, optimizer, scheduler, scaler, run)
     elif on_epoch:
         on_epoch(model, 0)
 
-    for epoch in range(len(history), min(epochs, stop_after or epochs)):
+    for epoch in range(len(history), epochs if stop_after is None else min(epochs, stop_after)):
         started = time.perf_counter()
         set_epoch(train_loader, epoch)
         rate = optimizer.param_groups[0]["lr"]
-        trained = train_one_epoch(model, train_loader, loss, optimizer, scheduler, target, precision, scaler)
-        if not all(map(torch.isfinite, map(torch.tensor, trained.values()))):
+        try:
+            trained = train_one_epoch(model, train_loader, loss, optimizer, scheduler, target, precision, scaler)
+            validated = validate(model, val_loader, loss, target, precision) if val_loader else {}
+            if not all(map(math.isfinite, [*trained.values(), *validated.values()])):
+                raise FloatingPointError("the mean loss is not finite")
+        except FloatingPointError as error:
             raise FloatingPointError(
                 f"the loss is not finite in epoch {epoch + 1}: lower learning_rate, or use precision='float32'; "
                 f"{checkpoint} still holds the epoch before"
-            )
-        validated = validate(model, val_loader, loss, target, precision) if val_loader else {}
+            ) from error
         row = {"epoch": epoch + 1, "learning_rate": rate}
         row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
         row["seconds"] = time.perf_counter() - started
@@ -204,10 +213,10 @@ def train(
                 "try a smaller learning rate or start_disparity",
                 stacklevel=2,
             )
-        best = not validated or validated["loss"] == min(r["val_loss"] for r in history)
+        best = not validated or validated["loss"] <= min(r.get("val_loss", math.inf) for r in history)
         if best:
             save_model(model, output / "weights.safetensors", size, epoch=epoch + 1)
-        save_checkpoint(checkpoint, model, optimizer, scheduler, scaler, epochs, history)
+        save_checkpoint(checkpoint, model, optimizer, scheduler, scaler, run, history)
         write_history(history, output / "history.csv")
         said = f"  val {validated['loss']:.3f}" if validated else ""
         log(f"epoch {epoch + 1:>3}/{epochs}  train {trained['loss']:.3f}{said}  {row['seconds']:.1f} s{' *' * best}")
@@ -216,13 +225,10 @@ def train(
     return history
 
 
-def save_checkpoint(
-    path: Path, model: Monodepth, optimizer, scheduler, scaler, epochs: int, history: list[dict]
-) -> None:
+def save_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, run: dict, history: list[dict]) -> None:
     """Writes all of a run's state beside `path` and renames it, so a kill or a full disk leaves the old one whole."""
     state = {
-        "config": model.config,
-        "epochs": epochs,
+        "run": run,
         "history": history,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -238,18 +244,16 @@ def save_checkpoint(
         raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 
 
-def load_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, epochs: int) -> list[dict]:
+def load_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, run: dict) -> list[dict]:
     """Puts a run's state back and returns its history. Raises ValueError naming a checkpoint of another run."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        config = state["config"]
+        found = state["run"]
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
         raise ValueError(f"{path} is no checkpoint of this project: remove it or use resume=False") from error
-    if (config, state["epochs"]) != (model.config, epochs):
-        raise ValueError(
-            f"{path} is of {config} for {state['epochs']} epochs, this run is {model.config} for {epochs}: "
-            "remove it, choose another output folder or use resume=False"
-        )
+    if found != run:
+        other = ", ".join(f"{key} {found.get(key)} (here {run[key]})" for key in run if found.get(key) != run[key])
+        raise ValueError(f"{path} is of another run: {other}; choose another output folder or use resume=False")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
@@ -260,7 +264,7 @@ def load_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, 
 def write_history(history: list[dict], path: str | Path) -> None:
     """The history as CSV, one row an epoch."""
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)
 
@@ -268,4 +272,4 @@ def write_history(history: list[dict], path: str | Path) -> None:
 def read_history(path: str | Path) -> list[dict]:
     """A history written by `write_history`, numbers as floats."""
     with open(path, newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]

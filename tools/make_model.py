@@ -78,7 +78,7 @@ def main() -> None:
         "seed": 0,
         "command": "make model",
         "minutes": round(minutes, 1),
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "last epoch": {key: round(float(last[key]), 4) for key in ("train_loss", "val_loss")},
         "test drives of the sample, post-processed": scores,
         "stored as": "float16",

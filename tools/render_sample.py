@@ -7,6 +7,7 @@ Needs mitsuba 3, numpy and pillow (only this tool does). Light is a sum of many 
 both views: each pass renders one direction of the sky or of the sun, so soft light comes without noise.
 Frames already on disk are kept. A frame depends on nothing but the seed and the number of samples.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,6 +38,7 @@ RAYS = 3  # rays a pixel for each direction of light
 
 class Drive(NamedTuple):
     """One drive: where it goes, its kind of street, its light, frames, metres a frame and further options."""
+
     split: str
     number: int
     kind: str
@@ -59,42 +61,107 @@ def oncoming(gap: float, v: float, model: str = "") -> tuple:
 
 
 DRIVES = [
-    Drive("train", 1, "city", "sun", 12, 2.5, {"movers": [ahead(17, 2.3), oncoming(60, 2.0)], "people": 8.}),
-    Drive("train", 2, "country", "sun", 12, 3.0,
-          {"radius": 150, "closed": (.1, .3), "movers": [oncoming(70, 2.6)]}),
-    Drive("train", 3, "crossing", "sun", 12, 2.2, {"cross": 40., "cross_width": 10.,
-                                                   "movers": [(-25, 3.2, "cross", ""),
-                                                              (30, -2.6, "cross", "van")]}),
+    Drive("train", 1, "city", "sun", 12, 2.5, {"movers": [ahead(17, 2.3), oncoming(60, 2.0)], "people": 8.0}),
+    Drive("train", 2, "country", "sun", 12, 3.0, {"radius": 150, "closed": (0.1, 0.3), "movers": [oncoming(70, 2.6)]}),
+    Drive(
+        "train",
+        3,
+        "crossing",
+        "sun",
+        12,
+        2.2,
+        {"cross": 40.0, "cross_width": 10.0, "movers": [(-25, 3.2, "cross", ""), (30, -2.6, "cross", "van")]},
+    ),
     Drive("train", 4, "homes", "overcast", 12, 2.4, {"radius": 170, "movers": [oncoming(50, 1.6)]}),
-    Drive("train", 5, "city", "low", 12, 2.4, {"width": 12., "parking": .5, "movers": [oncoming(45, 2.2)]}),
-    Drive("train", 6, "avenue", "sun", 12, 2.8, {"movers": [(14, 3.2, "left", ""), (22, 2.4, "right", "van"),
-                                                            (70, -2.8, "far", ""),
-                                                            (55, -2.2, "oncoming", "")]}),
-    Drive("train", 7, "country", "overcast", 12, 3.0,
-          {"radius": 120, "closed": (.9, .8), "movers": [ahead(24, 2.8)]}),
-    Drive("train", 8, "tee", "sun", 12, 2.2, {"end": 44., "movers": [(-20, 2.6, "cross", "estate")]}),
-    Drive("train", 9, "homes", "sun", 12, 2.4, {"parking": .6, "movers": [ahead(12, 2.4, "hatch")]}),
-    Drive("train", 10, "avenue", "low", 12, 2.8,
-          {"radius": 300, "movers": [ahead(10, 2.8), (40, -2.6, "far", "van")]}),
-    Drive("train", 11, "crossing", "overcast", 12, 2.4, {"cross": 34., "cross_width": 13., "parking": .3,
-                                                         "movers": [ahead(14, 2.0), (-40, 3., "cross", "")]}),
-    Drive("train", 12, "city", "overcast", 12, 2.0, {"width": 6.4, "pave": 1.7, "parking": 0., "radius": 130,
-                                                     "people": 7., "trees": 0.,
-                                                     "movers": [ahead(9, 2.1, "van")]}),
-    Drive("train", 13, "homes", "low", 12, 2.4, {"radius": 120, "parking": .25, "cross": 52., "start": 75.}),
-    Drive("train", 14, "country", "low", 12, 3.0, {"radius": 200, "closed": (.6, .1), "hills": 55.,
-                                                   "movers": [oncoming(55, 2.4), ahead(34, 3.0)]}),
+    Drive("train", 5, "city", "low", 12, 2.4, {"width": 12.0, "parking": 0.5, "movers": [oncoming(45, 2.2)]}),
+    Drive(
+        "train",
+        6,
+        "avenue",
+        "sun",
+        12,
+        2.8,
+        {
+            "movers": [
+                (14, 3.2, "left", ""),
+                (22, 2.4, "right", "van"),
+                (70, -2.8, "far", ""),
+                (55, -2.2, "oncoming", ""),
+            ]
+        },
+    ),
+    Drive(
+        "train", 7, "country", "overcast", 12, 3.0, {"radius": 120, "closed": (0.9, 0.8), "movers": [ahead(24, 2.8)]}
+    ),
+    Drive("train", 8, "tee", "sun", 12, 2.2, {"end": 44.0, "movers": [(-20, 2.6, "cross", "estate")]}),
+    Drive("train", 9, "homes", "sun", 12, 2.4, {"parking": 0.6, "movers": [ahead(12, 2.4, "hatch")]}),
+    Drive("train", 10, "avenue", "low", 12, 2.8, {"radius": 300, "movers": [ahead(10, 2.8), (40, -2.6, "far", "van")]}),
+    Drive(
+        "train",
+        11,
+        "crossing",
+        "overcast",
+        12,
+        2.4,
+        {"cross": 34.0, "cross_width": 13.0, "parking": 0.3, "movers": [ahead(14, 2.0), (-40, 3.0, "cross", "")]},
+    ),
+    Drive(
+        "train",
+        12,
+        "city",
+        "overcast",
+        12,
+        2.0,
+        {
+            "width": 6.4,
+            "pave": 1.7,
+            "parking": 0.0,
+            "radius": 130,
+            "people": 7.0,
+            "trees": 0.0,
+            "movers": [ahead(9, 2.1, "van")],
+        },
+    ),
+    Drive("train", 13, "homes", "low", 12, 2.4, {"radius": 120, "parking": 0.25, "cross": 52.0, "start": 75.0}),
+    Drive(
+        "train",
+        14,
+        "country",
+        "low",
+        12,
+        3.0,
+        {"radius": 200, "closed": (0.6, 0.1), "hills": 55.0, "movers": [oncoming(55, 2.4), ahead(34, 3.0)]},
+    ),
     Drive("vals", 101, "city", "sun", 8, 2.6, {"radius": 180, "movers": [oncoming(40, 2.2), ahead(20, 2.6)]}),
-    Drive("vals", 102, "homes", "overcast", 8, 2.6, {"parking": .5, "movers": [oncoming(42, 2.0)]}),
-    Drive("test", 201, "city", "sun", 48, 0.5, {"width": 11., "radius": 220, "trees": 0., "movers": [
-        ahead(11, .56, "hatch"), oncoming(34, .5, "estate"), oncoming(58, .55), oncoming(80, .5, "van")]}),
-    Drive("test", 202, "country", "low", 12, 2.8,
-          {"radius": 140, "closed": (.2, .75), "movers": [oncoming(60, 2.4)]}),
+    Drive("vals", 102, "homes", "overcast", 8, 2.6, {"parking": 0.5, "movers": [oncoming(42, 2.0)]}),
+    Drive(
+        "test",
+        201,
+        "city",
+        "sun",
+        48,
+        0.5,
+        {
+            "width": 11.0,
+            "radius": 220,
+            "trees": 0.0,
+            "movers": [
+                ahead(11, 0.56, "hatch"),
+                oncoming(34, 0.5, "estate"),
+                oncoming(58, 0.55),
+                oncoming(80, 0.5, "van"),
+            ],
+        },
+    ),
+    Drive(
+        "test", 202, "country", "low", 12, 2.8, {"radius": 140, "closed": (0.2, 0.75), "movers": [oncoming(60, 2.4)]}
+    ),
 ]
 LIGHTS = {  # sun: elevation, colour; sky: zenith, horizon, cloud cover; mean grey level aimed at
-    "sun": (42., (2.9, 2.65, 2.3), (.30, .50, .95), (.66, .82, 1.04), .0, 92.),
-    "low": (20., (4.8, 3.6, 2.35), (.34, .48, .84), (.96, .86, .74), -.05, 90.),
-    "overcast": (0., (0., 0., 0.), (1.05, 1.08, 1.14), (.86, .88, .92), 1.6, 94.)}
+    "sun": (42.0, (2.9, 2.65, 2.3), (0.30, 0.50, 0.95), (0.66, 0.82, 1.04), 0.0, 92.0),
+    "low": (20.0, (4.8, 3.6, 2.35), (0.34, 0.48, 0.84), (0.96, 0.86, 0.74), -0.05, 90.0),
+    "overcast": (0.0, (0.0, 0.0, 0.0), (1.05, 1.08, 1.14), (0.86, 0.88, 0.92), 1.6, 94.0),
+}
 
 
 class Sky:
@@ -105,40 +172,46 @@ class Sky:
         elev, self.sun, zenith, horizon, self.cover, self.aim = LIGHTS[drive.light]
         self.zenith, self.horizon = np.array(zenith), np.array(horizon)
         elev = np.radians(elev + rng.uniform(-3, 6))
-        azim = np.radians(rng.choice([-1, 1]) * rng.uniform(*((152, 172) if drive.light == "low"
-                                                              else (65, 160))))  # 0 is ahead
+        azim = np.radians(
+            rng.choice([-1, 1]) * rng.uniform(*((152, 172) if drive.light == "low" else (65, 160)))
+        )  # 0 is ahead
         self.to_sun = np.array([np.sin(azim) * np.cos(elev), np.cos(azim) * np.cos(elev), np.sin(elev)])
         self.clouds = noise(rng, 512, 512, 1.55)
-        self.fill = .12 * sum(e * d[2] for d, e in self.sources(90)) / np.pi
+        self.fill = 0.12 * sum(e * d[2] for d, e in self.sources(90)) / np.pi
 
     def radiance(self, d: Array) -> Array:
         """Linear RGB for unit directions (..., 3)."""
         z = np.maximum(d[..., 2:], 0.0)
-        sky = self.horizon + (self.zenith - self.horizon) * np.minimum(1, z * 1.25) ** .6
-        q = d[..., :2] / (z + .22) * 60 % 512
+        sky = self.horizon + (self.zenith - self.horizon) * np.minimum(1, z * 1.25) ** 0.6
+        q = d[..., :2] / (z + 0.22) * 60 % 512
         i, f = q.astype(int) % 512, (q - np.floor(q))
         j = (i + 1) % 512
         (x0, y0), (x1, y1), (fx, fy) = (np.moveaxis(k, -1, 0) for k in (i, j, f))
-        n = ((self.clouds[y0, x0] * (1 - fx) + self.clouds[y0, x1] * fx) * (1 - fy)
-             + (self.clouds[y1, x0] * (1 - fx) + self.clouds[y1, x1] * fx) * fy)[..., None]
+        n = (
+            (self.clouds[y0, x0] * (1 - fx) + self.clouds[y0, x1] * fx) * (1 - fy)
+            + (self.clouds[y1, x0] * (1 - fx) + self.clouds[y1, x1] * fx) * fy
+        )[..., None]
         if self.cover > 1:
-            return sky * (1 + .16 * n)
-        glow = np.maximum(d @ self.to_sun, 0)[..., None] ** 12 * .25
-        return sky + (np.array([1.25, 1.2, 1.15]) - sky) * np.clip((n - .2 + self.cover * 2) * .38, 0,
-                                                                   .8) + glow * self.sun
+            return sky * (1 + 0.16 * n)
+        glow = np.maximum(d @ self.to_sun, 0)[..., None] ** 12 * 0.25
+        return (
+            sky
+            + (np.array([1.25, 1.2, 1.15]) - sky) * np.clip((n - 0.2 + self.cover * 2) * 0.38, 0, 0.8)
+            + glow * self.sun
+        )
 
     def sources(self, n: int) -> list[tuple[Array, Array]]:
         """About n directions of light with their irradiance; a third of them is the sun's disc."""
         suns = n // 3 if max(self.sun) > 0 else 0
         skies = n - suns
-        k = np.arange(skies) + .5
-        z, a = 1 - k / skies * .97, k * 2.399963
+        k = np.arange(skies) + 0.5
+        z, a = 1 - k / skies * 0.97, k * 2.399963
         d = np.stack([np.sqrt(1 - z * z) * np.cos(a), np.sqrt(1 - z * z) * np.sin(a), z], -1)
-        out = list(zip(d, self.radiance(d) * 2 * np.pi * .97 / skies, strict=True))
+        out = list(zip(d, self.radiance(d) * 2 * np.pi * 0.97 / skies, strict=True))
         e = np.cross(self.to_sun, (0, 0, 1))
         e /= np.linalg.norm(e)
         for i in range(suns):
-            r, turn = .006 * np.sqrt((i + .5) / suns), i * 2.399963
+            r, turn = 0.006 * np.sqrt((i + 0.5) / suns), i * 2.399963
             v = self.to_sun + r * (np.cos(turn) * e + np.sin(turn) * np.cross(e, self.to_sun))
             out.append((v / np.linalg.norm(v), np.array(self.sun) / suns))
         return out
@@ -149,15 +222,19 @@ class Studio:
 
     def __init__(self, drive: Drive, seed: int) -> None:
         import mitsuba as mi
+
         mi.set_variant("scalar_rgb")
         self.mi, self.drive = mi, drive
         self.world: World = build(drive.kind, seed * 1000 + drive.number, drive.step, drive.opts)
         self.sky = Sky(drive, seed)
-        self.tex = {name: mi.load_dict({"type": "bitmap",
-                                        "bitmap": mi.Bitmap(np.clip(t, 3, 250).astype(np.uint8))})
-                    for name, t in self.world.tex.items()}
-        self.bsdf = {name: mi.load_dict({"type": "twosided", "b": {"type": "diffuse", "reflectance": t}})
-                     for name, t in self.tex.items()}
+        self.tex = {
+            name: mi.load_dict({"type": "bitmap", "bitmap": mi.Bitmap(np.clip(t, 3, 250).astype(np.uint8))})
+            for name, t in self.world.tex.items()
+        }
+        self.bsdf = {
+            name: mi.load_dict({"type": "twosided", "b": {"type": "diffuse", "reflectance": t}})
+            for name, t in self.tex.items()
+        }
         self.still = self.world.geo.merged()
         self.fixed = {f"fixed_{m}": self.mesh(m, *g) for m, g in self.still.items()}
 
@@ -188,26 +265,50 @@ class Studio:
         look = self.mi.ScalarTransform4f().look_at
 
         def sensor(o: Array) -> dict:
-            return {"type": "perspective", "fov_axis": "x",
-                    "fov": float(np.degrees(2 * np.arctan(W / 2 / F))),
-                    "near_clip": .05, "far_clip": 1e4, "principal_point_offset_x": .5 - (CX + .5) / W,
-                    "principal_point_offset_y": .5 - (CY + .5) / H,
-                    "to_world": look(origin=o.tolist(), target=(o + axes[2]).tolist(), up=[0, 0, 1]),
-                    "film": {"type": "hdrfilm", "width": W, "height": H, "pixel_format": "rgba",
-                             "component_format": "float32", "rfilter": {"type": "box"}}}
+            return {
+                "type": "perspective",
+                "fov_axis": "x",
+                "fov": float(np.degrees(2 * np.arctan(W / 2 / F))),
+                "near_clip": 0.05,
+                "far_clip": 1e4,
+                "principal_point_offset_x": 0.5 - (CX + 0.5) / W,
+                "principal_point_offset_y": 0.5 - (CY + 0.5) / H,
+                "to_world": look(origin=o.tolist(), target=(o + axes[2]).tolist(), up=[0, 0, 1]),
+                "film": {
+                    "type": "hdrfilm",
+                    "width": W,
+                    "height": H,
+                    "pixel_format": "rgba",
+                    "component_format": "float32",
+                    "rfilter": {"type": "box"},
+                },
+            }
+
         moving = self.world.moving(frame).merged()
         eyes = {"left": sensor(pos), "right": sensor(pos + BASE * axes[0])}
         middle = pos + BASE / 2 * axes[0]
-        lit = self.mi.load_dict({
-            "type": "scene", "integrator": {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0},
-                                 **eyes,
-            "light": {"type": "directional", "irradiance": {"type": "rgb", "value": [1., 1., 1.]}},
-                                 **self.fixed,
-            **{f"moving_{m}": self.mesh(m, *g) for m, g in moving.items()}})
-        flat = self.mi.load_dict({
-            "type": "scene", "integrator": {"type": "path", "max_depth": 1}, **eyes,
-            **{f"{k}_{m}": self.mesh(m, *g, middle) for k, w in (("fixed", self.still), ("moving", moving))
-               for m, g in w.items()}})
+        lit = self.mi.load_dict(
+            {
+                "type": "scene",
+                "integrator": {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0},
+                **eyes,
+                "light": {"type": "directional", "irradiance": {"type": "rgb", "value": [1.0, 1.0, 1.0]}},
+                **self.fixed,
+                **{f"moving_{m}": self.mesh(m, *g) for m, g in moving.items()},
+            }
+        )
+        flat = self.mi.load_dict(
+            {
+                "type": "scene",
+                "integrator": {"type": "path", "max_depth": 1},
+                **eyes,
+                **{
+                    f"{k}_{m}": self.mesh(m, *g, middle)
+                    for k, w in (("fixed", self.still), ("moving", moving))
+                    for m, g in w.items()
+                },
+            }
+        )
         return lit, flat, pos, axes
 
     def depth(self, scene: Any, pos: Array, axes: Array) -> Array:
@@ -228,14 +329,13 @@ class Studio:
         look = self.mi.ScalarTransform4f().look_at
         total, cover = np.zeros((H, W, 3)), np.zeros((H, W, 1))
         for i, (d, e) in enumerate(sources):
-            up = [0, 0, 1] if abs(d[2]) < .99 else [1, 0, 0]
+            up = [0, 0, 1] if abs(d[2]) < 0.99 else [1, 0, 0]
             params["light.to_world"] = look(origin=[0, 0, 0], target=(-d).tolist(), up=up)
             params["light.irradiance.value"] = self.mi.Color3f(*e.tolist())
             params.update()
             img = np.array(self.mi.render(scene, sensor=eye, spp=RAYS, seed=i), dtype=float)
             total, cover = total + img[..., :3], cover + img[..., 3:] / len(sources)
-        own = np.array(self.mi.render(flat, sensor=eye, spp=max(samples // 4, 16), seed=len(sources)),
-                       dtype=float)
+        own = np.array(self.mi.render(flat, sensor=eye, spp=max(samples // 4, 16), seed=len(sources)), dtype=float)
         total += own[..., :3] * self.sky.fill  # light that has bounced about
         u, v = np.meshgrid((np.arange(W) - CX) / F, (np.arange(H) - CY) / F)
         d = np.stack([u, v, np.ones_like(u)], -1) @ axes
@@ -244,7 +344,7 @@ class Studio:
             pad = np.pad(rgb, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
             n = rgb.shape[axis]
             a, b, c = (np.take(pad, range(o, o + n), axis) for o in range(3))
-            rgb = .09 * a + .82 * b + .09 * c
+            rgb = 0.09 * a + 0.82 * b + 0.09 * c
         return rgb, cover[..., 0]
 
     @cached_property
@@ -252,22 +352,22 @@ class Studio:
         """The drive's one exposure: its first frame, less the sky, gets the mean its light asks for."""
         scene, flat, _, axes = self.scene(0)
         rgb, cover = self.light(scene, flat, axes, 0, 80)
-        gains = np.geomspace(.3, 6, 40)
-        means = [tone(g * rgb)[cover > .99].mean() for g in gains]
+        gains = np.geomspace(0.3, 6, 40)
+        means = [tone(g * rgb)[cover > 0.99].mean() for g in gains]
         return float(np.interp(self.sky.aim, means, gains))
 
     def views(self, scene: Any, flat: Any, axes: Array, samples: int) -> list[Array]:
         """The left and the right view as sRGB bytes."""
-        return [np.round(tone(self.exposure * self.light(scene, flat, axes, eye,
-                                                         samples)[0])).astype(np.uint8)
-                for eye in (0, 1)]
+        return [
+            np.round(tone(self.exposure * self.light(scene, flat, axes, eye, samples)[0])).astype(np.uint8)
+            for eye in (0, 1)
+        ]
 
 
 def tone(rgb: Array) -> Array:
     """Linear light to sRGB levels 0 to 255, with a soft shoulder."""
     x = 1 - np.exp(-rgb)
-    return 255 * np.clip(np.where(x <= .0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - .055),
-                         0, 1)
+    return 255 * np.clip(np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055), 0, 1)
 
 
 @lru_cache(maxsize=1)
@@ -278,8 +378,11 @@ def studio(number: int, seed: int) -> Studio:
 def paths(out: Path, drive: Drive, frame: int) -> tuple[Path, Path, Path]:
     """Left image, right image, true depth."""
     root = out / drive.split / drive.name
-    return (root / f"image_02/data/{frame:010d}.jpg", root / f"image_03/data/{frame:010d}.jpg",
-            root / f"proj_depth/groundtruth/image_02/{frame:010d}.png")
+    return (
+        root / f"image_02/data/{frame:010d}.jpg",
+        root / f"image_03/data/{frame:010d}.jpg",
+        root / f"proj_depth/groundtruth/image_02/{frame:010d}.png",
+    )
 
 
 def has_truth(drive: Drive, frame: int) -> bool:
@@ -311,8 +414,7 @@ def job(task: tuple[Path, int, list[int], int, int]) -> tuple[str, int, Array, A
         if todo:
             a, b = st.views(scene, flat, axes, samples)
             if has_truth(st.drive, i):
-                save(Image.fromarray(np.minimum(np.round(z * 256), 65535).astype(np.uint16)), truth,
-                     format="PNG")
+                save(Image.fromarray(np.minimum(np.round(z * 256), 65535).astype(np.uint16)), truth, format="PNG")
             save(Image.fromarray(b), right, format="JPEG", quality=QUALITY, subsampling=0)
             save(Image.fromarray(a), left, format="JPEG", quality=QUALITY, subsampling=0)
             made += 1
@@ -321,18 +423,24 @@ def job(task: tuple[Path, int, list[int], int, int]) -> tuple[str, int, Array, A
 
 def calibration() -> str:
     """KITTI's calib_cam_to_cam.txt for the four cameras of the rig."""
+
     def line(key: str, *v: float) -> str:
         return f"{key}: " + " ".join(f"{x:.6e}" for x in v)
 
-    rows = ["calib_time: 01-Jan-2025 00:00:00", line("corner_dist", .0995)]
-    for cam, p in enumerate((0., -F * .5372, P02, P02 - F * BASE)):
-        k = (F, 0., CX, 0., F, CY, 0., 0., 1.)
-        eye = (1., 0., 0., 0., 1., 0., 0., 0., 1.)
-        rows += [line(f"S_{cam:02d}", W, H), line(f"K_{cam:02d}", *k), line(f"D_{cam:02d}", 0, 0, 0, 0, 0),
-                 line(f"R_{cam:02d}", *eye), line(f"T_{cam:02d}", p / F, 0., 0.),
-                 line(f"S_rect_{cam:02d}", W, H),
-                 line(f"R_rect_{cam:02d}", *eye),
-                 line(f"P_rect_{cam:02d}", F, 0., CX, p, 0., F, CY, 0., 0., 0., 1., 0.)]
+    rows = ["calib_time: 01-Jan-2025 00:00:00", line("corner_dist", 0.0995)]
+    for cam, p in enumerate((0.0, -F * 0.5372, P02, P02 - F * BASE)):
+        k = (F, 0.0, CX, 0.0, F, CY, 0.0, 0.0, 1.0)
+        eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        rows += [
+            line(f"S_{cam:02d}", W, H),
+            line(f"K_{cam:02d}", *k),
+            line(f"D_{cam:02d}", 0, 0, 0, 0, 0),
+            line(f"R_{cam:02d}", *eye),
+            line(f"T_{cam:02d}", p / F, 0.0, 0.0),
+            line(f"S_rect_{cam:02d}", W, H),
+            line(f"R_rect_{cam:02d}", *eye),
+            line(f"P_rect_{cam:02d}", F, 0.0, CX, p, 0.0, F, CY, 0.0, 0.0, 0.0, 1.0, 0.0),
+        ]
     return "\n".join(rows) + "\n"
 
 
@@ -364,9 +472,11 @@ def check(out: Path, drives: list[Drive]) -> None:
                 errors.append(warp_error(a, b, z))
                 near.append(z[z > 0].min())
                 sky.append((z == 0).mean())
-        print(f"{drive.name} {drive.kind:9s}{drive.light:9s} warp error mean {np.mean(errors):.2f} worst "
-              f"{max(errors):.2f} of 255, nearest {min(near):.1f} m, no depth {100 * np.mean(sky):.0f} %",
-              flush=True)
+        print(
+            f"{drive.name} {drive.kind:9s}{drive.light:9s} warp error mean {np.mean(errors):.2f} worst "
+            f"{max(errors):.2f} of 255, nearest {min(near):.1f} m, no depth {100 * np.mean(sky):.0f} %",
+            flush=True,
+        )
 
 
 def readme(seed: int, samples: int) -> str:
@@ -412,8 +522,7 @@ def main() -> None:
     tasks = []
     for d in drives:
         frames = [i for i in range(d.frames) if args.frames is None or i in args.frames]
-        tasks += [(args.out, d.number, frames[i:i + 12], args.seed, args.samples)
-                  for i in range(0, len(frames), 12)]
+        tasks += [(args.out, d.number, frames[i : i + 12], args.seed, args.samples) for i in range(0, len(frames), 12)]
     total, count = np.zeros((H, W)), np.zeros((H, W))
     with mp.get_context("spawn").Pool(os.cpu_count()) as pool:
         for name, made, t, c in pool.imap(job, tasks):
