@@ -132,7 +132,15 @@ DRIVES = [
         3.0,
         {"radius": 200, "closed": (0.6, 0.1), "hills": 55.0, "movers": [oncoming(55, 2.4), ahead(34, 3.0)]},
     ),
-    Drive("vals", 101, "city", "sun", 8, 2.6, {"radius": 180, "movers": [oncoming(40, 2.2), ahead(20, 2.6)]}),
+    Drive(
+        "vals",
+        101,
+        "city",
+        "sun",
+        8,
+        2.6,
+        {"radius": 180, "s0": 0.6, "shift": -0.3, "movers": [oncoming(40, 2.2), ahead(20, 2.6)]},
+    ),
     Drive("vals", 102, "homes", "overcast", 8, 2.6, {"parking": 0.5, "movers": [oncoming(42, 2.0)]}),
     Drive(
         "test",
