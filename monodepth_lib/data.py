@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from . import kitti
@@ -25,6 +27,25 @@ def read_picture(path: str | Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}): fetch it again or remove the pair") from error
+
+
+def row_search(
+    left: Tensor, right: Tensor, down: int = 0, furthest: int = 48, window: int = 7
+) -> tuple[Tensor, Tensor]:
+    """Looks for every pixel of `left` along one row of `right`: (least cost, its shift in px), both (H, W).
+
+    left, right: (C, H, W). The cost at a shift s is the mean |left(y, x) - right(y + down, x - s)| over channels and a
+    square window; s = 0..`furthest`. In a rectified pair the mean cost is least at `down` = 0: if it is least
+    elsewhere, or at different `down` in different parts of the picture, the cameras are not aligned row by row.
+    """
+    height, width = left.shape[-2:]
+    rows = (torch.arange(height) + down).clamp(0, height - 1)  # beyond the border, its edge
+    padded = F.pad(right[:, rows], (furthest, 0), mode="replicate")
+    moved = padded.unfold(-1, width, 1)  # (C, H, furthest + 1, W): at place k the right view moved by furthest - k
+    difference = (left[:, :, None] - moved).abs().mean(0).transpose(0, 1)  # (furthest + 1, H, W)
+    cost = F.avg_pool2d(difference, window, 1, window // 2, count_include_pad=False)
+    least, place = cost.min(dim=0)
+    return least, (furthest - place).float()
 
 
 class StereoDrives(Dataset):

@@ -81,3 +81,34 @@ def mean_inverse_depth(truths: list[Tensor], size: tuple[int, int]) -> Tensor:
         total += torch.where(share > 0, value, 0.0)
         count += (share > 0).float()
     return (total / count.clamp(min=1))[0, 0]
+
+
+def scale_camera(
+    focal_px: float, centre_px: tuple[float, float] | None, camera_width: int, size: tuple[int, int]
+) -> tuple[float, tuple[float, float]]:
+    """Focal length and centre (column, row), in pixels of a map of `size` (H, W), of a camera `camera_width` px wide.
+
+    s = W / camera_width; f' = s·f and c' = s·(c + 1/2) - 1/2, as pixel centres lie at whole numbers (a picture's left
+    edge is at -1/2). Without a known centre (None) it is the map's middle.
+    """
+    height, width = size
+    scale = width / camera_width
+    if centre_px is None:
+        return scale * focal_px, ((width - 1) / 2, (height - 1) / 2)
+    column, row = centre_px
+    return scale * focal_px, (scale * (column + 0.5) - 0.5, scale * (row + 0.5) - 0.5)
+
+
+def point_cloud(depth: Tensor, focal_px: float, centre_px: tuple[float, float]) -> Tensor:
+    """Where every pixel's surface lies before the camera: (H, W) metres -> (H, W, 3) metres, (X, Y, Z).
+
+    X = (u - c_u)·Z / f to the right, Y = (v - c_v)·Z / f down, Z = depth ahead, for the pixel in column u and row v
+    (0, 1, ...). `focal_px` f and `centre_px` (c_u, c_v) are in pixels of this map: `scale_camera` brings a calibration
+    to it. A pixel of unknown depth (0) lands in the camera itself, (0, 0, 0): leave points with Z = 0 out.
+    """
+    height, width = depth.shape
+    u = torch.arange(width, dtype=depth.dtype, device=depth.device)
+    v = torch.arange(height, dtype=depth.dtype, device=depth.device)[:, None]
+    x = (u - centre_px[0]) * depth / focal_px
+    y = (v - centre_px[1]) * depth / focal_px
+    return torch.stack([x, y, depth], dim=-1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from .plots import colour_map
+from .plots import colour_map, scale_bar
 
 
 def colour_range(disparities: np.ndarray) -> tuple[float, float]:
@@ -16,15 +17,43 @@ def colour_range(disparities: np.ndarray) -> tuple[float, float]:
     return 0.0, float(np.percentile(disparities, 99))
 
 
+def flicker(disparities: np.ndarray) -> np.ndarray:
+    """How much (frames, h, w) change from each frame to the next: mean |d_t - d_(t-1)| over the pixels, (frames - 1,).
+
+    In the unit of the disparities. What moves in front of the camera changes as well: compare with the true change.
+    """
+    steps = pairwise(disparities)  # frame by frame: a long drive does not fit in memory twice
+    return np.array([np.abs(np.asarray(new) - np.asarray(old)).mean(dtype=np.float64) for old, new in steps])
+
+
+def distance_bar(limits: tuple[float, float], metres: float, width: int) -> Image.Image:
+    """The colours of disparities from `limits` with the distances they stand for; `metres` is the camera's f·B/W."""
+    low, high = limits
+    nearest = metres / max(high, 1e-6)
+    distances = [z for z in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if z >= nearest]
+    ticks = [((metres / z - low) / max(high - low, 1e-9), f"{z} m") for z in distances]
+    return scale_bar(ticks, width, "distance")
+
+
 def side_by_side(
-    picture: Image.Image, disparity: np.ndarray, limits: tuple[float, float], width: int = 416
+    picture: Image.Image,
+    disparity: np.ndarray,
+    limits: tuple[float, float],
+    width: int = 416,
+    metres: float | None = None,
 ) -> Image.Image:
-    """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge)."""
+    """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge).
+
+    With the camera's `metres` (f·B/W), the distances that the colours stand for are drawn below.
+    """
     picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.BILINEAR)
     coloured = Image.fromarray(colour_map(disparity, *limits)).resize(picture.size, Image.Resampling.BILINEAR)
-    frame = Image.new("RGB", (2 * picture.width, picture.height))
+    bar = distance_bar(limits, metres, 2 * picture.width) if metres else None
+    frame = Image.new("RGB", (2 * picture.width, picture.height + (bar.height if bar else 0)))
     frame.paste(picture, (0, 0))
     frame.paste(coloured, (picture.width, 0))
+    if bar:
+        frame.paste(bar, (0, picture.height))
     return frame
 
 

@@ -60,6 +60,15 @@ def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) 
     return ssim_weight * dissimilarity + (1 - ssim_weight) * (image - estimate).abs().mean()
 
 
+def pixel_cost(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
+    """What `appearance_loss` averages, pixel by pixel: (N, 1, H, W), mean over the channels.
+
+    SSIM has no value at the outermost pixels, where its window does not fit: there its nearest value is repeated.
+    """
+    dissimilarity = F.pad(((1 - ssim(image, estimate)) / 2).clamp(0, 1), (1, 1, 1, 1), mode="replicate")
+    return (ssim_weight * dissimilarity + (1 - ssim_weight) * (image - estimate).abs()).mean(1, keepdim=True)
+
+
 def smoothness_loss(disparity: Tensor, image: Tensor) -> Tensor:
     """C_ds = mean(|∂x d|·exp(-|∂x I|)) + mean(|∂y d|·exp(-|∂y I|)): flat, unless the image has an edge there.
 

@@ -32,14 +32,21 @@ def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
+def predict_scales(model: Monodepth, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """`predict` at each of the network's scales, finest first: pairs (plain, post-processed), each (N, h, w)."""
+    results = []
+    for maps in model(torch.cat([images, images.flip(-1)])):
+        plain, mirrored = maps[:, 0].float().chunk(2)
+        results.append((plain, post_process(plain, mirrored.flip(-1))))
+    return results
+
+
 def predict(model: Monodepth, images: Tensor) -> tuple[Tensor, Tensor]:
     """Left disparities of images (N, 3, H, W), plain and post-processed, float32 (N, H, W), fractions of the width.
 
     The picture and its mirror image go through the network as one batch.
     """
-    both = model(torch.cat([images, images.flip(-1)]))[0][:, 0].float()
-    plain, mirrored = both.chunk(2)
-    return plain, post_process(plain, mirrored.flip(-1))
+    return predict_scales(model, images)[0]
 
 
 def predict_loader(

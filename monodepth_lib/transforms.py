@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 from torchvision.transforms import Compose
 from torchvision.transforms.functional import to_tensor
 
@@ -56,6 +57,14 @@ class ToTensor:
         return {**sample, **{view: to_tensor(sample[view].convert("RGB")) for view in VIEWS}}
 
 
+def change_colours(image: Tensor, gamma: float | Tensor, brightness: float | Tensor, colour: Tensor) -> Tensor:
+    """I' = min(1, b·c·I^γ): gamma, then a brightness b and a factor c for each channel, clipped to [0, 1].
+
+    image (..., 3, H, W) in [0, 1], colour (3,) or (3, 1, 1). The image given is not modified.
+    """
+    return (image**gamma * (brightness * colour.reshape(3, 1, 1))).clamp(0, 1)
+
+
 class AugmentImagePair:
     """With probability `p` changes gamma, brightness and colour, by the same random amounts in both views.
 
@@ -70,8 +79,9 @@ class AugmentImagePair:
         if torch.rand(()) >= self.p:
             return sample
         gamma = torch.empty(()).uniform_(*self.gamma)
-        scale = torch.empty(()).uniform_(*self.brightness) * torch.empty(3, 1, 1).uniform_(*self.colour)
-        return {**sample, **{view: (sample[view] ** gamma * scale).clamp_(0, 1) for view in VIEWS}}
+        brightness = torch.empty(()).uniform_(*self.brightness)
+        colour = torch.empty(3).uniform_(*self.colour)
+        return {**sample, **{view: change_colours(sample[view], gamma, brightness, colour) for view in VIEWS}}
 
 
 def image_transforms(mode: str, size: tuple[int, int] = (128, 416), augment: bool = True) -> Compose:

@@ -7,13 +7,18 @@ so that a headless run fails where `interact` would swallow it.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import ipywidgets
+import numpy as np
+import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
+from torchvision.transforms.functional import to_tensor
 
-from . import plots
+from . import data, depth, gif, kitti, losses, plots, testing, transforms
 
 
 def png(image: Image.Image) -> bytes:
@@ -67,3 +72,451 @@ def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.
 def frame_slider(draw: Callable[[int], Image.Image], count: int) -> Panel:
     """(06, 07) The picture that `draw(index)` returns for each of `count` frames."""
     return Panel(lambda frame: draw(frame), {"frame": int_slider(0, 0, count - 1, "frame")})
+
+
+# --- 01 ---
+
+
+def views_panel(pairs: Sequence[kitti.Pair], metres: float | None = None, width: int = 416) -> Panel:
+    """(01) Browses `pairs`: both views, the right one laid over the left, and how much they differ (bright: much).
+
+    Sliders: `pair`; `shift`, how many px the right view is moved to the right, of a picture at most `width` px wide;
+    `rows`, how many px it is moved down. With the camera's `metres` (f·B/W) it is said how far away is what fits.
+    """
+
+    @lru_cache(maxsize=8)
+    def views(index: int) -> tuple[np.ndarray, np.ndarray]:
+        pictures = [data.read_picture(path) for path in (pairs[index].left, pairs[index].right)]
+        size = min(width, pictures[0].width), max(1, round(pictures[0].height * min(1, width / pictures[0].width)))
+        left, right = (np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) for picture in pictures)
+        return left, right
+
+    def draw(pair: int, shift: int, rows: int) -> Image.Image:
+        left, right = views(pair)
+        high, wide = left.shape[:2]
+        moved = np.zeros_like(right)
+        moved[max(rows, 0) : high + min(rows, 0), shift:] = right[max(-rows, 0) : high - max(rows, 0), : wide - shift]
+        overlay = ((left.astype(np.uint16) + moved) // 2).astype(np.uint8)
+        difference = np.abs(left.astype(np.float32) - moved).mean(axis=2)
+        difference[:, :shift] = 0  # nothing to compare with
+        images = [left, moved, overlay, plots.colour_map(difference, 0, 80)]
+        distance = f", fits at {metres * wide / shift:.1f} m" if metres and shift else ""
+        titles = [pairs[pair].name, f"right, moved {shift} px, {rows} down", f"overlay{distance}", "|left - right|"]
+        return tiles([Image.fromarray(image) for image in images], titles, [])
+
+    return Panel(
+        draw,
+        {
+            "pair": int_slider(0, 0, len(pairs) - 1, "pair"),
+            "shift": int_slider(0, 0, 60, "shift (px)"),
+            "rows": int_slider(0, -8, 8, "rows (px)"),
+        },
+        width=2 * width,
+    )
+
+
+# --- 02 ---
+
+
+def float_slider(value: float, low: float, high: float, description: str) -> ipywidgets.FloatSlider:
+    """`int_slider` for factors, in steps of a twentieth."""
+    layout = ipywidgets.Layout(width="60%")
+    return ipywidgets.FloatSlider(
+        value, min=low, max=high, step=0.05, description=description, continuous_update=False, layout=layout
+    )
+
+
+def augment_panel(sample: dict, width: int = 416) -> Panel:
+    """(02) A sample of Pillow images after the changes of training, chosen by hand: the library's own maths.
+
+    Sliders: `gamma`, `brightness`, and factors `red`, `green`, `blue`, over the ranges that training draws from; the
+    checkbox `flip` mirrors and swaps.
+    """
+    height = round(sample["left_image"].height * width / sample["left_image"].width)
+    resized = transforms.ResizeImage((height, width))(sample)
+    views = {
+        flip: transforms.ToTensor()(transforms.RandomFlip(p=float(flip))(resized)) for flip in (False, True)
+    }  # fmt: skip
+
+    def draw(gamma: float, brightness: float, red: float, green: float, blue: float, flip: bool) -> Image.Image:
+        colour = torch.tensor([red, green, blue])
+        images, titles = [], []
+        for view, name in zip(transforms.VIEWS, ("left", "right"), strict=True):
+            changed = transforms.change_colours(views[flip][view], gamma, brightness, colour)
+            clipped = (changed == 1).float().mean()
+            images.append(Image.fromarray((plots.to_array(changed) * 255).round().astype(np.uint8)))
+            titles.append(f"{name}: mean {changed.mean():.2f}, {100 * clipped:.0f} % of the values at 1")
+        return tiles(images, titles, [])
+
+    controls: dict[str, ipywidgets.ValueWidget] = {
+        "gamma": float_slider(1.0, 0.8, 1.2, "gamma"),
+        "brightness": float_slider(1.0, 0.5, 2.0, "brightness"),
+        "red": float_slider(1.0, 0.8, 1.2, "red"),
+        "green": float_slider(1.0, 0.8, 1.2, "green"),
+        "blue": float_slider(1.0, 0.8, 1.2, "blue"),
+        "flip": ipywidgets.Checkbox(False, description="flip"),
+    }
+    return Panel(draw, controls, width=2 * width)
+
+
+# --- 03 ---
+
+
+def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | None = None, limit: int = 80) -> Panel:
+    """(03) The right view fetched `shift` px further left, every pixel alike: does it look like the left view?
+
+    Views are (1, 3, H, W), `truth` (H, W) the true disparity as a fraction of the width, 0 unknown. Sliders: `shift`,
+    0 to `limit` px; `row` and `column` of a cross-hair, whose cost (mean of 5 x 5 pixels) is drawn over all shifts.
+    """
+    height, width = left.shape[-2:]
+
+    def fetch(shift: int) -> torch.Tensor:
+        return losses.warp(right, torch.full((1, 1, height, width), -shift / width))
+
+    costs = torch.stack([losses.pixel_cost(left, fetch(shift))[0, 0] for shift in range(limit + 1)])
+    costs = F.avg_pool2d(costs[None], 5, 1, 2, count_include_pad=False)[0]
+
+    # laid out once; a move changes what is in the axes
+    figure = Figure(figsize=(10, 10 * height / width + 3.2), layout="constrained")
+    axes = figure.subplots(3, 2, height_ratios=(5 * height / width, 5 * height / width, 2.4))
+    grid = axes[2, 0].get_gridspec()
+    for axis in axes[2]:
+        axis.remove()
+    curve = figure.add_subplot(grid[2, :])
+    drawn, crosses = [], []
+    titles = ("left view", "right view, fetched", "residual |left - fetched|", "SSIM cost (1 - SSIM)/2")
+    for axis, title in zip(axes[:2].flat, titles, strict=True):
+        photograph = title.endswith(("view", "fetched"))
+        first = plots.to_array(left[0] if photograph else left[0, 0])
+        drawn.append(axis.imshow(first, cmap="cividis", vmin=0, vmax=1.0 if "SSIM" in title else 0.5))
+        crosses.append((axis.axhline(0, color="white", linewidth=0.8), axis.axvline(0, color="white", linewidth=0.8)))
+        axis.set_title(title)
+        axis.axis("off")
+        if axis in axes[1]:
+            figure.colorbar(drawn[-1], ax=axis, shrink=0.85)
+    (line,) = curve.plot(range(limit + 1), costs[:, 0, 0], color="tab:blue", linewidth=2, label="cost at the cross")
+    here = curve.axvline(0, color="black", linestyle="--", label="this shift")
+    best = curve.axvline(0, color="tab:orange", linestyle=":", linewidth=3, label="lowest cost")
+    true = curve.axvline(0, color="tab:green", linestyle="-.", linewidth=2, label="true disparity")
+    curve.set(xlabel=f"shift (px; {width} px are the whole width)", ylabel="cost", xlim=(0, limit), ylim=(0, 0.6))
+    curve.legend(handles=[line, here, best] + [true] * (truth is not None), ncols=4, loc="upper right")
+    curve.set_title("cost")
+    plots.figure_image(figure)
+    figure.set_layout_engine("none")
+
+    def draw(shift: int, row: int, column: int) -> Image.Image:
+        estimate = fetch(shift)
+        residual = (left - estimate).abs().mean(1)[0]
+        dissimilarity = losses.pixel_cost(left, estimate, ssim_weight=1.0)[0, 0]
+        for shown, values in zip(drawn[1:], (estimate[0], residual, dissimilarity), strict=True):
+            shown.set_data(plots.to_array(values))
+        for across, down in crosses:
+            across.set_ydata([row, row])
+            down.set_xdata([column, column])
+        axes[0, 1].set_title(f"right view, fetched {shift} px further left")
+        line.set_ydata(costs[:, row, column])
+        here.set_xdata([shift, shift])
+        lowest = int(costs[:, row, column].argmin())
+        best.set_xdata([lowest, lowest])
+        known = truth is not None and float(truth[row, column]) > 0
+        true.set_visible(known)
+        if known:
+            true.set_xdata([float(truth[row, column]) * width] * 2)  # type: ignore[index]
+        cost = float(costs[shift, row, column])
+        curve.set_title(f"row {row}, column {column}: cost {cost:.3f} at {shift} px, lowest at {lowest} px")
+        return plots.figure_image(figure)
+
+    return Panel(
+        draw,
+        {
+            "shift": int_slider(0, 0, limit, "shift"),
+            "row": int_slider(int(0.35 * height), 0, height - 1, "row"),
+            "column": int_slider(int(0.9 * width), 0, width - 1, "column"),
+        },
+    )
+
+
+def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, right: torch.Tensor) -> Panel:
+    """(03) How the whole loss ranks some answers (by name, four scales each as a network gives them), best on top.
+
+    Sliders: `alpha`, the share of SSIM in the appearance term, and the weights `smoothness` and `consistency`.
+    """
+    # the loss is linear in its weights: four sums an answer are enough for every position
+    sums = {}
+    for name, answer in answers.items():
+        _, parts = losses.MonodepthLoss(1.0, 1.0, 1.0)(answer, left, right)
+        _, plain = losses.MonodepthLoss(0.0, 1.0, 1.0)(answer, left, right)
+        difference = float(plain["appearance"])
+        sums[name] = (float(parts["appearance"]), difference, float(parts["smoothness"]), float(parts["consistency"]))
+    labels = ("α · SSIM cost", "(1 - α) · L1", "smoothness", "consistency")
+    looks = (("#1f4e79", ""), ("#7fb2e5", "//"), ("#f2b134", ".."), ("#b04a5a", "xx"))
+
+    def draw(alpha: float, smoothness: float, consistency: float) -> Image.Image:
+        weights = (alpha, 1 - alpha, smoothness, consistency)
+        parts = {name: [w * s for w, s in zip(weights, four, strict=True)] for name, four in sums.items()}
+        order = sorted(parts, key=lambda name: sum(parts[name]), reverse=True)
+        figure = Figure(figsize=(12, 0.5 * len(order) + 1.7), layout="constrained")
+        axis = figure.subplots()
+        start = [0.0] * len(order)
+        for index, (label, (colour, hatch)) in enumerate(zip(labels, looks, strict=True)):
+            values = [parts[name][index] for name in order]
+            axis.barh(order, values, left=start, label=label, color=colour, hatch=hatch, edgecolor="white")
+            start = [a + b for a, b in zip(start, values, strict=True)]
+        longest = max(*start, 1e-9)
+        for place, total in enumerate(start):
+            axis.text(total + 0.01 * longest, place, f"{total:.3f}", va="center")
+        axis.set(xlabel="loss, sum over 4 scales and 2 views", xlim=(0, 1.1 * longest))
+        axis.set_title(f"α = {alpha:g}, smoothness weight = {smoothness:g}, consistency weight = {consistency:g}")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        return plots.figure_image(figure)
+
+    def steps(options: list[float], value: float, description: str) -> ipywidgets.SelectionSlider:
+        layout = ipywidgets.Layout(width="60%")
+        return ipywidgets.SelectionSlider(
+            options=[(f"{option:g}", option) for option in options], value=value, description=description,
+            continuous_update=False, layout=layout,
+        )  # fmt: skip
+
+    weights = [0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
+    return Panel(
+        draw,
+        {
+            "alpha": steps([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
+            "smoothness": steps(weights, 0.1, "smoothness"),
+            "consistency": steps(weights, 1.0, "consistency"),
+        },
+    )
+
+
+# --- 04 ---
+
+
+def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
+    """(04) A picture (3, H, W) above one channel of one of its features, a list of (C, h, w), finest first.
+
+    Slider `level` picks the feature, `channel` one of its channels, those that vary most first.
+    """
+    orders = [feature.flatten(1).std(1, correction=0).argsort(descending=True) for feature in features]
+    last = min(len(order) for order in orders) - 1
+    height, width = image.shape[-2:]
+
+    def draw(level: int, channel: int) -> Image.Image:
+        feature, number = features[level], int(orders[level][channel])
+        figure = Figure(figsize=(7, 2 * 6.0 * height / width + 1.0), layout="constrained")
+        top, bottom = figure.subplots(2, 1)
+        top.imshow(plots.to_array(image))
+        top.set_title(f"the picture, {height} x {width}")
+        drawn = bottom.imshow(plots.to_array(feature[number]), cmap="cividis", extent=(0, width, height, 0))
+        size = f"{feature.shape[1]} x {feature.shape[2]}"
+        bottom.set_title(f"level {level} ({size}), channel {number} of {len(feature)}")
+        figure.colorbar(drawn, ax=bottom, label="activation", shrink=0.9)
+        for axis in (top, bottom):
+            axis.axis("off")
+        return plots.figure_image(figure)
+
+    return Panel(
+        draw,
+        {
+            "level": int_slider(0, 0, len(features) - 1, "level"),
+            "channel": int_slider(0, 0, last, "channel"),
+        },
+    )
+
+
+# --- 05 ---
+
+
+def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
+    """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curves stand.
+
+    `snapshots` and each of `curves` (by its name) hold values by epoch; an epoch not kept shows the one before it.
+    """
+    epochs = sorted(snapshots)
+    high = max(float(snapshots[epochs[-1]].quantile(0.99)), 0.02)
+    height, width = image.shape[-2:]
+
+    # laid out once; a move changes the map, its title and the curves' lines
+    figure = Figure(figsize=(9, 4.5 * height / width + 3.2), layout="constrained")
+    axes = figure.subplots(2, 2, height_ratios=(4.5 * height / width, 2.2))
+    axes[0, 0].imshow(plots.to_array(image))
+    axes[0, 0].set_title("a picture it does not learn from")
+    first = plots.to_array(snapshots[epochs[0]])
+    drawn = axes[0, 1].imshow(first, cmap=plots.COLOURS, vmin=0, vmax=high, extent=(0, width, height, 0))
+    axes[0, 1].set_title("its disparity after epoch 0")
+    figure.colorbar(drawn, ax=axes[0, 1], label="fraction of the width", shrink=0.8)
+    for axis in axes[0]:
+        axis.axis("off")
+    for axis, (name, curve) in zip(axes[1], curves.items(), strict=False):
+        axis.plot(list(curve), list(curve.values()), "o-", markersize=4)
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.locator_params(axis="x", integer=True)
+        axis.grid(alpha=0.3)
+    for axis in axes[1, len(curves) :]:
+        axis.axis("off")
+    lines = [axis.axvline(epochs[-1], linestyle="--", color="black") for axis in axes[1, : len(curves)]]
+    plots.figure_image(figure)
+    figure.set_layout_engine("none")
+
+    def draw(epoch: int) -> Image.Image:
+        kept = max(known for known in epochs if known <= epoch)
+        drawn.set_data(plots.to_array(snapshots[kept]))
+        axes[0, 1].set_title(f"its disparity after epoch {kept}")
+        for line in lines:
+            line.set_xdata([epoch, epoch])
+        return plots.figure_image(figure)
+
+    return Panel(draw, {"epoch": int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")})
+
+
+# --- 06 ---
+
+
+def cross_hair(image: Image.Image, down: float, right: float) -> Image.Image:
+    """The picture with a cross at shares `down` and `right` of its height and width, black and white: seen on both."""
+    marked = image.copy()
+    pen, x, y = ImageDraw.Draw(marked), right * image.width, down * image.height
+    for colour, thick in (("black", 3), ("white", 1)):
+        pen.line([(x, 0), (x, image.height)], fill=colour, width=thick)
+        pen.line([(0, y), (image.width, y)], fill=colour, width=thick)
+    return marked
+
+
+def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], text: int = 14) -> Image.Image:
+    """Pictures of one size in two columns, each under its title, and strips `below` as they come."""
+    (width, height), line = images[0].size, 22
+    rows = -(-len(images) // 2)
+    sheet = Image.new("RGB", (2 * width, rows * (height + line) + sum(strip.height for strip in below)), "white")
+    pen, font = ImageDraw.Draw(sheet), plots.text_font(text)
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        x, y = index % 2 * width, index // 2 * (height + line)
+        pen.text((x + 4, y + 1), title, fill="black", font=font)
+        sheet.paste(image, (x, y + line))
+    y = rows * (height + line)
+    for strip in below:
+        sheet.paste(strip, (0, y))
+        y += strip.height
+    return sheet
+
+
+def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str = "colour") -> Panel:
+    """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
+
+    Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
+    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below; and switches for
+    `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
+    """
+    height, width = model.size  # type: ignore[misc]
+    device = next(model.parameters()).device
+    model.eval()
+
+    @lru_cache(maxsize=64)
+    def read(frame: int):
+        pair = pairs[frame]
+        picture = data.read_picture(pair.left)
+        image = to_tensor(picture.resize((width, height), Image.Resampling.BILINEAR))
+        scales = testing.predict_scales(model, image[None].to(device))
+        maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
+        camera = kitti.calibration(pair.folder, picture.width, cameras)
+        truth = torch.from_numpy(kitti.read_truth(pair, camera)) if pair.truth else None
+        return picture, maps, camera.metres, truth
+
+    def draw(
+        frame: int, scale: int, post_processing: bool, reach: tuple[int, int], error_map: bool, row: int, column: int
+    ) -> Image.Image:
+        picture, maps, metres, truth = read(frame)
+        disparity = maps[scale][post_processing]
+        full = truth.shape if truth is not None else (picture.height, picture.width)
+        predicted = depth.disparity_to_depth(depth.resize_map(disparity, full), metres)
+        size = 416, round(416 * picture.height / picture.width)
+
+        def tile(values: torch.Tensor, low: float, high: float, colours: str, known=None) -> Image.Image:
+            coloured = plots.colour_map(values, low, high, colours)
+            if known is not None:
+                coloured[~known.numpy()] = 150  # grey: nobody measured it
+            return Image.fromarray(coloured).resize(size, Image.Resampling.NEAREST)
+
+        bars = [plots.scale_bar([((z - reach[0]) / max(reach[1] - reach[0], 1), f"{z} m") for z in range(0, 101, 10)],
+                                2 * size[0], "depth", "magma_r", 15)]  # fmt: skip
+        shown = [picture.resize(size, Image.Resampling.BILINEAR), tile(predicted, *reach, "magma_r")]
+        titles = [pairs[frame].name[-32:], f"predicted depth, scale {scale}{', post-processed' * post_processing}"]
+        said = f"row {row}, column {column}: "
+        here = int((row + 0.5) / height * full[0]), int((column + 0.5) / width * full[1])
+        at_cross = float(predicted[here])
+        said += f"{at_cross:.1f} m predicted"
+        if truth is None:
+            shown.append(Image.new("RGB", size, (150, 150, 150)))
+            titles.append("no true depth here")
+        else:
+            known = (truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH)
+            shown.append(tile(truth, *reach, "magma_r", known))
+            titles.append("true depth (grey: unknown or beyond 80 m)")
+            top, left = int(row / height * full[0]), int(column / width * full[1])
+            block = truth[top : max(here[0], int((row + 1) / height * full[0]) - 1) + 1,
+                          left : max(here[1], int((column + 1) / width * full[1]) - 1) + 1]  # fmt: skip
+            near = block[block > 0]
+            true = float(near.median()) if len(near) else 0.0
+            said += f", {true:.1f} m true, off by {abs(at_cross - true) / true:.0%}" if true else ", truth unknown"
+        if error_map and truth is not None:
+            error = (predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH) - truth).abs() / truth.clamp(min=depth.MIN_DEPTH)
+            shown.append(tile(error, 0, 0.5, "viridis", known))
+            titles.append("relative error |predicted - true| / true")
+            ticks = [(share / 0.5, f"{share:.0%}") for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5)]
+            bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "viridis", 15))
+        else:
+            shown.append(tile(disparity, 0, metres / max(reach[0], 1), plots.COLOURS))
+            titles.append(f"disparity as the network gave it, {disparity.shape[0]} x {disparity.shape[1]}")
+        words = Image.new("RGB", (2 * size[0], 26), "white")
+        ImageDraw.Draw(words).text((4, 3), said, fill="black", font=plots.text_font(18))
+        marked = [cross_hair(image, (row + 0.5) / height, (column + 0.5) / width) for image in shown]
+        return tiles(marked, titles, [words, *bars], text=16)
+
+    layout = ipywidgets.Layout(width="60%")
+    reach = ipywidgets.IntRangeSlider(
+        value=(4, 50), min=1, max=100, description="metres", continuous_update=False, layout=layout
+    )
+    controls: dict[str, ipywidgets.ValueWidget] = {
+        "frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame"),
+        "scale": int_slider(0, 0, 3, "scale"),
+        "reach": reach,
+        "row": int_slider(height * 3 // 4, 0, height - 1, "row"),
+        "column": int_slider(width // 2, 0, width - 1, "column"),
+        "post_processing": ipywidgets.Checkbox(True, description="post-processing"),
+        "error_map": ipywidgets.Checkbox(False, description="error map"),
+    }
+    return Panel(draw, controls)
+
+
+# --- 07 ---
+
+
+def film_panel(
+    pairs: list[kitti.Pair], disparities: Sequence, cameras: str = "colour", limits: tuple[float, float] | None = None
+) -> Panel:
+    """(07) Slider `frame`: the left picture, its disparity in one colour range for all frames, the street from above.
+
+    `disparities` are (h, w) of any size, one a pair; `limits` are the ends of their colours (`gif.colour_range`).
+    """
+    low, high = limits or gif.colour_range(np.stack([np.asarray(disparity) for disparity in disparities]))
+
+    @lru_cache(maxsize=64)
+    def draw(frame: int) -> Image.Image:
+        picture = data.read_picture(pairs[frame].left)
+        camera = kitti.calibration(pairs[frame].folder, picture.width, cameras)
+        small = picture.resize((416, round(416 * picture.height / picture.width)), Image.Resampling.BILINEAR)
+        disparity = depth.resize_map(torch.as_tensor(disparities[frame]), (small.height, small.width))
+        size = small.height, small.width
+        focal, centre = depth.scale_camera(camera.focal_px, camera.centre_px, camera.width, size)
+        points = depth.point_cloud(depth.disparity_to_depth(disparity, camera.metres), focal, centre)
+        above = plots.from_above(points, small)
+        coloured = Image.fromarray(plots.colour_map(disparity, low, high))
+        bar = gif.distance_bar((low, high), camera.metres, small.width)
+        sheet = Image.new("RGB", (small.width + above.width, max(above.height, 2 * small.height + bar.height)), "white")
+        for image, x, y in ((small, 0, 0), (coloured, 0, small.height), (bar, 0, 2 * small.height)):
+            sheet.paste(image, (x, y))
+        sheet.paste(above, (small.width, 0))
+        words = f"frame {frame}: {pairs[frame].left.name}\npicture, disparity (bright is near),\nthe street from above"
+        place = 8, 2 * small.height + bar.height + 8
+        ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(16))
+        return sheet
+
+    return Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})

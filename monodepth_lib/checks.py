@@ -1,0 +1,619 @@
+"""What an exercise's answer lacks, in words: `check("3.1", my_function)` in a notebook's exercise cell.
+
+An exercise is a function here that takes the student's answer and returns None when it is right, else one sentence that
+says what was expected, what came, and, for the mistakes that are often made, what to look at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import depth, gif, losses, networks, testing, training
+from .transforms import change_colours
+
+Judge = Callable[[Any], str | None]
+EXERCISES: dict[str, Judge] = {}
+
+
+def exercise(name: str) -> Callable[[Judge], Judge]:
+    """Registers the judge of exercise `name` ("chapter.number")."""
+
+    def register(judge: Judge) -> Judge:
+        EXERCISES[name] = judge
+        return judge
+
+    return register
+
+
+def compare(got: Any, expected: Any, hints: list[tuple[Any, str]] = [], tolerance: float = 1e-3) -> str | None:  # noqa: B006
+    """None when `got` is `expected` within `tolerance`, else a sentence; `hints`: (typical wrong value, what to ask).
+
+    Numbers, sequences of numbers and tensors are compared alike, by shape and by the largest difference.
+    """
+    if got is ... or got is None:
+        return "not done yet: replace the ... with your answer"
+    try:
+        values = torch.as_tensor(got, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return f"expected numbers, got {type(got).__name__}"
+    target = torch.as_tensor(expected, dtype=torch.float64)
+    if values.shape != target.shape:
+        return f"expected shape {tuple(target.shape)}, got {tuple(values.shape)}"
+    if torch.allclose(values, target, atol=tolerance, rtol=0):
+        return None
+    for wrong, question in hints:
+        if torch.allclose(values, torch.as_tensor(wrong, dtype=torch.float64), atol=tolerance, rtol=0):
+            return f"expected {say(target)}, got {say(values)}: {question}"
+    return f"expected {say(target)}, got {say(values)}"
+
+
+def say(values: torch.Tensor) -> str:
+    """A number, or the first few of many, with three decimals."""
+    flat = [f"{float(v):.3f}" for v in values.flatten()[:5]]
+    return flat[0] if values.numel() == 1 else f"[{', '.join(flat)}{', ...' if values.numel() > 5 else ''}]"
+
+
+def judge(name: str, answer: Any) -> str | None:
+    """None when the answer is right, else what it lacks. Raises KeyError for an exercise that does not exist."""
+    if name not in EXERCISES:
+        raise KeyError(f"no exercise is numbered {name!r}; there are {', '.join(sorted(EXERCISES))}")
+    if answer is ...:
+        return "not done yet: replace the ... with your answer"
+    try:
+        return EXERCISES[name](answer)
+    except Exception as error:
+        if "ellipsis" in str(error):  # a blank was reckoned with
+            return compare(..., 0)
+        return f"your code raised {type(error).__name__}: {error}"
+
+
+def check(name: str, answer: Any, strict: bool = False) -> None:
+    """Prints whether the answer is right or what it lacks; with `strict` raises AssertionError instead of going on."""
+    lacks = judge(name, answer)
+    print(f"{name}: right" if lacks is None else f"{name}: {lacks}")
+    if strict and lacks is not None:
+        raise AssertionError(f"{name}: {lacks}")
+
+
+# --- 01 data preparation ----------------------------------------------------------------------------------------
+
+
+@exercise("1.1")
+def _1_1(answer) -> str | None:
+    disparity, focal, baseline = 5.0, 100.0, 0.5
+    hints = [
+        (disparity / (focal * baseline), "is the fraction upside down? Near things have the larger disparity"),
+        (focal * baseline * disparity, "a larger disparity must give a smaller depth"),
+        (focal / disparity, "how far apart are the cameras?"),
+    ]
+    return compare(answer(disparity, focal, baseline), focal * baseline / disparity, hints)
+
+
+@exercise("1.2")
+def _1_2(answer) -> str | None:
+    left = [[720.0, 0, 610, 45], [0, 720, 173, 0], [0, 0, 1, 0]]
+    right = [[720.0, 0, 610, -339], [0, 720, 173, 0], [0, 0, 1, 0]]
+    hints = [
+        (384.0, "that is f·B, in px·m: divide by f"),
+        (339 / 720, "the left camera is not at zero either: take the difference of both"),
+        (-384 / 720, "left minus right: a distance is positive"),
+    ]
+    return compare(answer(torch.tensor(left), torch.tensor(right)), 384 / 720, hints)
+
+
+@exercise("1.3")
+def _1_3(answer) -> str | None:
+    train = ["drive_1/0000", "drive_1/0002", "drive_1/0004", "drive_2/0000"]
+    val = ["drive_1/0001", "drive_1/0003", "drive_1/0005", "drive_3/0000"]
+    hints = [
+        (0.0, "two frames of one drive have different names: compare what stands before the /"),
+        (3.0, "that is how many: divide by how many validation frames there are"),
+        (0.5, "count the frames, not the drives"),
+        (0.25, "that is the share that is clean"),
+    ]
+    return compare(answer(train, val), 0.75, hints)
+
+
+@exercise("1.4")
+def _1_4(answer) -> str | None:
+    wide = torch.rand(24, 80, generator=torch.Generator().manual_seed(4))
+    left, right = wide[:, :64], wide[:, 7:71]  # what the left view has at x, the right one has at x - 7
+    right = right.clone()
+    right[10, 30 - 3] = left[10, 30]  # one pixel alone fits better elsewhere
+    right[10, 30 - 7] += 0.02
+    right[8:13, 36:41] = left[8:13, 28:33]  # and 8 px on the other side the same thing stands once more
+    hints = [
+        (3, "one pixel alone is found in many places: compare the whole window"),
+        (8, "the right view shows things further left: where does its window start?"),
+        (6, "that is a place in the list of candidates: which shift stands there?"),
+    ]
+    return compare(answer(left, right, 10, 30, list(range(1, 16))), 7, hints)
+
+
+# --- 02 transforms ----------------------------------------------------------------------------------------------
+
+
+def _views(got: Any) -> Any:
+    """A pair of views as one tensor; ... where one of them is still a blank."""
+    if got is ... or got is None:
+        return ...
+    return ... if any(view is ... or view is None for view in got) else torch.stack(list(got))
+
+
+@exercise("2.1")
+def _2_1(answer) -> str | None:
+    hints = [
+        (24.0, "the fraction of the width stays, but what is it in px of the smaller picture?"),
+        (24.0 * 1242 / 512, "is the ratio upside down? The picture gets smaller"),
+        (24.0 / 1242, "that is the fraction of the width: now in px of the new picture"),
+    ]
+    return compare(answer(24.0, 1242, 512), 24.0 * 512 / 1242, hints)
+
+
+@exercise("2.2")
+def _2_2(answer) -> str | None:
+    left = torch.arange(24.0).reshape(3, 2, 4) / 24
+    right = 1 - left
+    hints = [
+        (torch.stack([left.flip(-1), right.flip(-1)]), "mirrored, but who is the left camera now? Swap the views"),
+        (torch.stack([right, left]), "swapped, but not mirrored"),
+        (torch.stack([right.flip(-2), left.flip(-2)]), "upside down: columns are the last dimension"),
+    ]
+    return compare(_views(answer(left, right)), torch.stack([right.flip(-1), left.flip(-1)]), hints)
+
+
+@exercise("2.3")
+def _2_3(answer) -> str | None:
+    image = torch.tensor([0.1, 0.4, 0.9]).expand(3, 2, 3).clone()
+    gamma, brightness, colour = 1.2, 1.5, torch.tensor([0.8, 1.0, 1.2])
+    scale = brightness * colour.reshape(3, 1, 1)
+    hints = [
+        (image**gamma * scale, "values above 1 are left: clip"),
+        ((image * scale).clamp(0, 1) ** gamma, "gamma comes first, then brightness and colour"),
+        ((image**gamma * brightness * colour).clamp(0, 1), "the factors run over the columns: a shape of (3, 1, 1)?"),
+        ((image * scale).clamp(0, 1), "where is gamma?"),
+    ]
+    kept = image.clone()
+    result = compare(answer(image, gamma, brightness, colour), change_colours(kept, gamma, brightness, colour), hints)
+    return "the image given was changed as well: make a new one" if not torch.equal(image, kept) else result
+
+
+@exercise("2.4")
+def _2_4(answer) -> str | None:
+    view = torch.linspace(0, 0.4, 24).reshape(3, 2, 4)
+    means = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(20):
+            left, right = view.clone(), view.clone()
+            got = _views(answer(left, right))
+            if got is ...:
+                return compare(got, 0)
+            if not (torch.equal(left, view) and torch.equal(right, view)):
+                return "the views given were changed as well: the dataset's own picture must stay as it is"
+            if got.shape != (2, 3, 2, 4):
+                return compare(got, torch.stack([view, view]))
+            if not torch.allclose(got[0], got[1]):
+                return "one picture, given as both views, came back as two: draw one factor and use it for both"
+            means.append(float(got[0].mean() / view.mean()))
+    if max(means) - min(means) < 0.1:
+        return f"twenty calls gave nearly the same brightness, {means[0]:.3f}: draw a new factor in every call"
+    low, high = min(means), max(means)
+    if low < 0.4999 or high > 2.0001:
+        return f"expected factors in (0.5, 2), got {low:.3f} to {high:.3f}"
+    return None
+
+
+@exercise("2.5")
+def _2_5(answer) -> str | None:
+    hints = [
+        (0.3095, "unchanged is right for a resize; a crop leaves f as it is and makes W smaller"),
+        (0.3095 * 1000 / 1242, "is the ratio upside down? f·B stays, and it is divided by a smaller W"),
+        (0.3095 * 1242, "that is f·B in px·m: divide by the new width"),
+    ]
+    return compare(answer(0.3095, 1242, 1000), 0.3095 * 1242 / 1000, hints)
+
+
+# --- 03 loss equations ------------------------------------------------------------------------------------------
+
+
+def _street(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two small views (1, 3, 6, 20) and two maps (1, 1, 6, 20) of about 0 to 4 px, made of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    views = torch.rand(2, 1, 3, 6, 20, generator=generator)
+    maps = 0.2 * torch.rand(2, 1, 1, 6, 20, generator=generator)
+    return views[0], views[1], maps[0], maps[1]
+
+
+@exercise("3.1")
+def _3_1(answer) -> str | None:
+    _, right, disparity, _ = _street()
+    hints = [
+        (losses.warp(right, disparity), "the right view shows everything further LEFT: which sign does d^l need?"),
+        (losses.warp(right, -disparity * 20), "losses.warp takes fractions of the width, not pixels"),
+        (right, "does the fetch depend on d_l at all?"),
+    ]
+    return compare(answer(right, disparity), losses.warp(right, -disparity), hints)
+
+
+@exercise("3.2")
+def _3_2(answer) -> str | None:
+    generator = torch.Generator().manual_seed(1)
+    right = torch.rand(40, generator=generator)
+    left = right.roll(4)  # shown 4 px further left on the right: left[x] = right[x - 4]
+    shifts = [1, 2, 4, 6, 8]
+    # the second pair is 6 px apart, the third a little darker on the left
+    cases = [(left, right, 20, shifts), (right.roll(6), right, 15, shifts), (left * 0.9, right, 25, shifts)]
+    expected = [4, 6, 4]
+
+    def costs(a, b, x, tried, sign=-1, size=True):
+        difference = [a[x - 2 : x + 3] - b[x + sign * s - 2 : x + sign * s + 3] for s in tried]
+        return [float(d.abs().mean() if size else d.mean()) for d in difference]
+
+    def pick(choose, **options):
+        return [case[3][choose(range(5), key=costs(*case, **options).__getitem__)] for case in cases]
+
+    hints = [
+        (pick(max), "the best shift has the LOWEST cost"),
+        (pick(min, sign=1), "fetch from the right row at x - shift, not at x + shift"),
+        (pick(min, size=False), "without abs, too dark and too bright cancel each other"),
+        ([2, 3, 2], "that is the position in the list: which shift stands there?"),
+    ]
+    got = [answer(*case) for case in cases]
+    return compare(... if any(value is ... or value is None for value in got) else got, expected, hints)
+
+
+@exercise("3.3")
+def _3_3(answer) -> str | None:
+    image, _, disparity, _ = _street()
+    steps, edges = disparity.diff(dim=-1).abs(), image.diff(dim=-1)
+    mean = edges.abs().mean(1, keepdim=True)
+    hints = [
+        ((steps * torch.exp(-edges.abs().sum(1, keepdim=True))).mean(), "did you average over the channels?"),
+        ((steps * torch.exp(-edges.mean(1, keepdim=True))).mean(), "is it |∂I|? Down a dark edge counts as much as up"),
+        ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not dearer: which sign?"),
+        (steps.mean(), "where is the picture? An edge in it must make a step cheaper"),
+        ((disparity.diff(dim=-1) * torch.exp(-mean)).mean(), "is it |∂d|? Steps up and down cancel without abs"),
+        ((steps * torch.exp(-mean)).sum(), "the mean over the pixels, not their sum"),
+    ]
+    return compare(answer(disparity, image), (steps * torch.exp(-mean)).mean(), hints, tolerance=1e-4)
+
+
+@exercise("3.4")
+def _3_4(answer) -> str | None:
+    _, _, d_l, d_r = _street()
+    d_l, d_r, limit = d_l / 2, d_r / 2, 0.02
+
+    def fails(fetched):
+        return ((d_l - fetched).abs() > limit).double()
+
+    expected = fails(losses.warp(d_r, -d_l))
+    hints = [
+        (1 - expected, "True must mark the pixels that FAIL"),
+        (fails(d_r), "the partner of pixel x stands at x - d^l: fetch the right map from there first"),
+        (fails(losses.warp(d_r, d_l)), "the partner stands further LEFT: which sign?"),
+        (fails(losses.warp(d_r, -d_r)), "which map says where pixel x of the LEFT view has its partner?"),
+        (((d_l - losses.warp(d_r, -d_l)) > limit).double(), "too large and too small both fail: is it |difference|?"),
+    ]
+    return compare(answer(d_l, d_r, limit), expected, hints)
+
+
+@exercise("3.5")
+def _3_5(answer) -> str | None:
+    right = torch.tensor([0.1, 0.2, 0.6, 0.5, 0.9, 0.3, 0.4, 0.8])
+    cases = [(0.9, 5, 0.2), (0.2, 6, 0.3), (0.1, 6, 0.45)]  # value of the left pixel, its column, disparity
+    expected, no_width, no_sign, no_minus = [], [], [], []
+    for value, x, d in cases:
+        position = x - d * 8
+        before = int(position)
+        rise = float(right[before + 1] - right[before])
+        sign = 1.0 if value > float(right[before]) + (position - before) * rise else -1.0
+        expected.append(sign * rise * 8)
+        no_width.append(sign * rise)
+        no_sign.append(-rise * 8)
+        no_minus.append(-sign * rise * 8)
+    hints = [
+        (no_width, "d is a fraction: how far does the fetch move when d grows by 1?"),
+        (no_sign, "the cost is |difference|: its slope has the sign of the difference"),
+        (no_minus, "a larger d moves the fetch to the LEFT: one minus is missing (or one too many)"),
+    ]
+    got = [answer(value, right, x, d) for value, x, d in cases]
+    return compare(... if any(value is ... or value is None for value in got) else got, expected, hints)
+
+
+# --- 04 networks ------------------------------------------------------------------------------------------------
+
+
+def compare_each(got: list, expected: Any, hints: list[tuple[Any, str]], tolerance: float = 1e-3) -> str | None:
+    """`compare` for the answers to several cases, as numbers or tensors: one blank makes it "not done yet"."""
+    if got is ... or any(value is ... or value is None for value in got):
+        return compare(..., expected)
+    return compare(torch.stack([torch.as_tensor(value).double() for value in got]), expected, hints, tolerance)
+
+
+@exercise("4.1")
+def _4_1(answer) -> str | None:
+    starts = [0.03, 0.06, 0.15]
+    expected = [math.log(d / (networks.MAX_DISPARITY - d)) for d in starts]
+    hints = [
+        ([math.log(d / (1 - d)) for d in starts], "the sigmoid is multiplied by 0.3: what must the sigmoid itself be?"),
+        ([math.log(d) for d in starts], "what must be divided by what, inside the logarithm?"),
+        ([-z for z in expected], "is the fraction upside down? Small disparities need a negative bias"),
+    ]
+    return compare_each([answer(d) for d in starts], expected, hints)
+
+
+@exercise("4.2")
+def _4_2(answer) -> str | None:
+    layers = [(3, 16, 3, 1, 64, 208), (64, 128, 1, 2, 32, 104), (16, 32, 3, 2, 64, 208)]
+    expected, full_size, no_kernel, side = [], [], [], []
+    for c_in, c_out, kernel, stride, height, width in layers:
+        layer = torch.nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        numbers = layer.weight.numel()
+        rows, columns = layer(torch.zeros(1, c_in, height, width)).shape[-2:]
+        expected += [numbers, numbers * rows * columns]
+        full_size += [numbers, numbers * height * width]
+        no_kernel += [c_in * c_out, c_in * c_out * rows * columns]
+        side += [c_in * c_out * kernel, c_in * c_out * kernel * rows * columns]
+    got = [answer(*layer) for layer in layers]
+    hints = [
+        (full_size, "with stride 2, how many pixels does the output have?"),
+        (no_kernel, "the kernel has kernel x kernel positions, each with its own numbers"),
+        (side, "the kernel is a square"),
+    ]
+    flat = [value for pair in got if pair is not ... and pair is not None for value in pair]
+    return compare_each(flat if len(flat) == len(expected) else ..., expected, hints)
+
+
+@exercise("4.3")
+def _4_3(answer) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+    x, skip = torch.rand(1, 2, 3, 4, generator=generator), torch.rand(1, 3, 6, 8, generator=generator)
+
+    def up(values):
+        return values if values is ... else 2 * values
+
+    def join(values):
+        return values
+
+    def level(mode: str, skip_first: bool):
+        raised = up(torch.nn.functional.interpolate(x, skip.shape[-2:], mode=mode))
+        return torch.cat([skip, raised] if skip_first else [raised, skip], dim=1)
+
+    without_up = torch.cat([networks.resize_to(x, skip.shape[-2:]), skip], dim=1)
+    hints = [
+        (level("bilinear", False), "this decoder repeats the nearest pixel, it does not blend"),
+        (level("nearest", True), "the library joins the upsampled features first, then the skip"),
+        (without_up, "did the upsampled features go through `up`?"),
+    ]
+    return compare(answer(x, skip, up, join), level("nearest", False), hints)
+
+
+@exercise("4.4")
+def _4_4(answer) -> str | None:
+    x = torch.tensor([1.0, 2.0, 6.0])
+    running = torch.tensor(2.0), torch.tensor(4.0)
+    layer = torch.nn.BatchNorm1d(1)
+    layer.running_mean, layer.running_var = (value.view(1).clone() for value in running)
+    evaluated = layer.eval()(x[:, None])[:, 0].detach()
+    trained = layer.train()(x[:, None])[:, 0].detach()
+    expected = torch.stack([trained, evaluated])
+    unbiased = (x - x.mean()) / (x.var() + 1e-5).sqrt()
+    no_root = torch.stack([(x - 3) / (x.var(correction=0) + 1e-5), (x - 2) / (4 + 1e-5)])
+    hints = [
+        (torch.stack([trained, trained]), "in evaluation the batch must not matter: which mean and variance then?"),
+        (torch.stack([evaluated, evaluated]), "in training the batch's own mean and variance are taken"),
+        (torch.stack([evaluated, trained]), "training and evaluation are swapped"),
+        (torch.stack([unbiased, evaluated]), "BN divides the sum of squares by n, not by n - 1: correction=0"),
+        (no_root, "divide by the standard deviation, the root of the variance"),
+    ]
+    return compare_each([answer(x, *running, training) for training in (True, False)], expected, hints)
+
+
+# --- 05 training ------------------------------------------------------------------------------------------------
+
+
+@exercise("5.1")
+def _5_1(answer) -> str | None:
+    steps = 10
+    expected = [training.halve_twice(step, steps) for step in range(steps)]
+    hints = [
+        ([1.0 if s <= 6 else 0.5 if s <= 8 else 0.25 for s in range(steps)], "steps count from 0: 6 of 10 are full"),
+        ([1.0 if s < 6 else 0.5 for s in range(steps)], "it is halved a second time, after 4/5 of the steps"),
+        ([1.0 if s < 6 else 0.5 if s < 8 else 0.0 for s in range(steps)], "the half of a half is not nothing"),
+        ([1.0 if s < 5 else 0.5 if s < 8 else 0.25 for s in range(steps)], "the first halving comes after 3/5"),
+    ]
+    return compare_each([answer(step, steps) for step in range(steps)], expected, hints)
+
+
+@exercise("5.2")
+def _5_2(answer) -> str | None:
+    losses, sizes = [1.0, 1.0, 4.0], [8, 8, 1]
+    mean = training.Mean()
+    for loss, size in zip(losses, sizes, strict=True):
+        mean.add({"loss": torch.tensor(loss)}, size)
+    hints = [
+        (2.0, "the last batch is one pair: should it count as much as a batch of eight?"),
+        (20 / 3, "divide by the number of pairs, not by the number of batches"),
+        (sum(losses) / (17 / 8), "17 pairs in batches of 8 are three batches, not 17 / 8"),
+    ]
+    return compare(answer(losses, sizes), mean.read()["loss"], hints, tolerance=1e-4)
+
+
+class _OneNumber(torch.nn.Module):
+    """A network with one weight, so that a step can be worked out by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, image):
+        return self.weight * image
+
+
+@exercise("5.3")
+def _5_3(answer) -> str | None:
+    """Two steps of (w·left - right)² with left 1, right 3, rate 0.1, from w = 0.5."""
+
+    def loss(disparities, left, right):
+        return (... if disparities is ... else (disparities - right).square().mean()), {}
+
+    def by_hand(seen: float, forget: bool) -> list[float]:
+        weight, gradient, weights = 0.5, 0.0, []
+        for _ in range(2):
+            gradient = 2 * (weight * seen - 3) * seen + (0 if forget else gradient)
+            weight -= 0.1 * gradient
+            weights.append(weight)
+        return weights
+
+    model = _OneNumber()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = {"left_image": torch.ones(1), "right_image": torch.full((1,), 3.0), "name": ["made up"]}
+    weights: list[float] = []
+    for _ in range(2):
+        total = answer(model, optimizer, loss, batch)
+        if total is ... or total is None:
+            return compare(total, 0.0)
+        weights.append(float(model.weight.detach()))
+    hints = [
+        ([0.5, 0.5], "the weight did not move: is there a backward, and after it the optimizer's step?"),
+        (by_hand(1, False), "the second step still had the first one's gradient: forget it before backward"),
+        (by_hand(3, True), "the network sees the left image"),
+    ]
+    return compare(weights, by_hand(1, True), hints)
+
+
+@exercise("5.4")
+def _5_4(answer) -> str | None:
+    cases = [([1.5, 1.2, 1.3, 1.4, 1.1], 2), ([1.5, 1.2, 1.3, 1.1, 1.2, 1.0], 2), ([1.5, 1.4, 1.3], 1)]
+    hints = [
+        ([5, 6, 3], "after 2 epochs without a new best it stopped: it never saw what came later"),
+        ([4, 6, 3], "that is the epoch it stopped at: which one's weights were the best?"),
+        ([1, 5, 2], "epochs count from 1"),
+        ([2, 4, 3], "only epochs in a row count: a new best starts the patience anew"),
+    ]
+    return compare_each([answer(losses, patience) for losses, patience in cases], [2, 6, 3], hints)
+
+
+# --- 06 testing -------------------------------------------------------------------------------------------------
+
+
+@exercise("6.1")
+def _6_1(answer) -> str | None:
+    # f·B is 360 px·m at 1248 px, 120 px·m at 416 px
+    hints = [
+        (90.0, "f belongs to the camera's own width: did you bring disparity and f to one width?"),
+        (270.0, "did you scale the wrong way? A picture of a third of the width has a third of the focal length"),
+        (1 / 30, "depth is f·B over disparity: did you turn the formula upside down?"),
+        (0.3, "that is f·B/W, the depth of a disparity of the whole width: divide it by the disparity"),
+    ]
+    return compare(answer(4.0, 416, 720.0, 0.5, 1248), 30.0, hints)
+
+
+@exercise("6.2")
+def _6_2(answer) -> str | None:
+    truth = torch.tensor([[0.0, 10.0, 10.0, 10.0, 10.0]])
+    predicted = torch.tensor([[5.0, 10.0, 12.0, 7.0, 13.0]])
+    hints = [
+        (0.75, "a ratio has two sides: did you take the larger of p/t and t/p?"),
+        (0.4, "the pixel with truth 0 is unknown: did you leave it out?"),
+        (0.6, "did you take one side of the ratio, and the pixel with truth 0 too?"),
+        (2.0, "a share is wanted, not a count: did you take the mean?"),
+    ]
+    return compare(answer(predicted, truth), 0.5, hints)
+
+
+@exercise("6.3")
+def _6_3(answer) -> str | None:
+    truth = torch.tensor([5.0, 10.0, 18.0, 20.0, 30.0, 0.0])
+    predicted = torch.tensor([6.0, 14.0, 24.0, 30.0, 12.0, 50.0])
+    hints = [  # true: pixels 1 and 2
+        ((0.4 + 0.6) / 2, "which depth decides on the band? Did you sort by the predicted depth?"),
+        ((0.4 + 1 / 3 + 0.5) / 3, "near belongs to the band and far does not: did you use <= for both?"),
+        (1 / 3, "near belongs to the band: did you use < for both?"),
+        ((0.4 + 1 / 3) / 6, "did you divide by all pixels? Only those of the band count"),
+        ((4 / 14 + 6 / 24) / 2, "the error is relative to the truth: did you divide by the prediction?"),
+        (5.0, "the error is relative: did you divide by the truth?"),
+    ]
+    return compare(answer(predicted, truth, 10.0, 20.0), (0.4 + 1 / 3) / 2, hints)
+
+
+@exercise("6.4")
+def _6_4(answer) -> str | None:
+    plain, other = torch.linspace(0.10, 0.20, 41), torch.linspace(0.30, 0.05, 41)
+    back = other.flip(0)
+    hints = [
+        (testing.post_process(plain, other), "did you turn the answer to the mirrored picture back?"),
+        (testing.post_process(back, plain), "at the left border the mirrored answer counts: are the masks swapped?"),
+        ((plain + back) / 2, "the mean holds between the borders only: did you use the masks?"),
+    ]
+    return compare(answer(plain, other), testing.post_process(plain, back), hints, tolerance=1e-4)
+
+
+# --- 07 gif -----------------------------------------------------------------------------------------------------
+
+
+@exercise("7.1")
+def _7_1(answer) -> str | None:
+    hints = [  # 0.3 m / 10 m = 0.03, between 0.01 and 0.11
+        (0.3, "did you leave out the low end of the scale?"),
+        (0.03, "that is the disparity: how far is it on the way from low to high?"),
+        (0.8, "bright, 1, is near: did you turn the scale round?"),
+        ((10 / 0.3 - 0.01) / 0.1, "disparity is metres over distance: did you turn it upside down?"),
+        (99.9, "that is the place of a distance: the scale is one of disparities"),
+    ]
+    return compare(answer(10.0, 0.3, 0.01, 0.11), 0.2, hints)
+
+
+@exercise("7.2")
+def _7_2(answer) -> str | None:
+    clip = torch.tensor([[[0.1, 0.2]], [[0.2, 0.1]], [[0.4, 0.1]]])
+    hints = [
+        ([0.0, 0.1], "rises and falls cancel: did you take the absolute value?"),
+        ([0.1, 0.2], "did you compare with the first frame? Each frame is compared with the one before"),
+        ([0.2, 0.2], "did you sum over the pixels? The mean is wanted"),
+        (0.1, "one number for each step is wanted: did you take the mean over the frames as well?"),
+    ]
+    return compare(answer(clip), gif.flicker(clip.numpy()), hints)
+
+
+@exercise("7.3")
+def _7_3(answer) -> str | None:
+    depths = torch.zeros(40, 90)
+    depths[30, 80] = 10.0
+    expected = depth.point_cloud(depths, 100.0, (30.0, 10.0))[30, 80]  # 50 px right, 20 px below the centre
+    hints = [
+        ((8.0, 3.0, 10.0), "did you subtract the centre? It is where the ray goes straight ahead"),
+        ((2.0, 5.0, 10.0), "X comes from the column u, Y from the row v: did you swap them?"),
+        ((0.0, 7.0, 10.0), "u is the column and goes with X: did you swap u and v?"),
+        ((7.0, 0.0, 10.0), "the centre is (column, row): did you swap its parts?"),
+        ((50_000.0, 20_000.0, 10.0), "did you multiply by f? One pixel at depth Z is Z / f metres"),
+        ((0.5, 0.2, 10.0), "further away one pixel is more metres: did you multiply by z?"),
+    ]
+    return compare(answer(80, 30, 10.0, 100.0, (30.0, 10.0)), expected, hints)
+
+
+@exercise("7.4")
+def _7_4(answer) -> str | None:
+    points = torch.tensor(
+        [
+            [0.0, 0.0, 0.0],  # unknown
+            [0.2, 1.68, 5.0],  # the road
+            [-3.0, 0.5, 4.0],  # a car beside
+            [0.3, 1.4, 8.0],  # a kerb
+            [-0.6, 0.8, 12.0],  # a car's boot
+            [0.1, 0.9, 18.0],
+        ]
+    )
+    hints = [
+        (5.0, "Y points down: what rises above the road has a smaller Y than the road"),
+        (0.0, "the point with Z = 0 is unknown, not a thing at the camera: leave it out"),
+        (4.0, "that one stands beside the way: did you ask for |X| < 1?"),
+        (8.0, "a kerb is no obstacle here: more than half a metre above the road"),
+        (18.0, "the nearest one is wanted"),
+    ]
+    return compare(answer(points, 1.65), 12.0, hints)

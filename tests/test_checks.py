@@ -1,0 +1,335 @@
+"""Exercises: every solution is right, every stub is its solution with blanks, every typical mistake gets its own hint."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from monodepth_lib import batch, checks, losses, testing
+
+PATHS = [batch.notebook_path(name) for name in batch.NOTEBOOKS]
+
+
+def exercise_cells(path: Path) -> dict[str, str]:
+    """Sources of the cells tagged "exercise", by the exercise's number."""
+    cells = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "exercise" in cell.metadata.get("tags", []):
+            (name,) = re.findall(r'checks\.check\("([\d.]+)"', cell.source)
+            cells[name] = cell.source
+    return cells
+
+
+def solution_path(path: Path) -> Path:
+    return path.parent / "solutions" / path.name
+
+
+def differs_only_in_blanks(stub: str, solution: str) -> bool:
+    """Whether the solution is the stub with something in place of each `...`, and of the comment behind it."""
+    stub = re.sub(r" *#[^\n]*", "", stub)
+    solution = re.sub(r" *#[^\n]*", "", solution)
+    pattern = r"[\s\S]+?".join(re.escape(part) for part in stub.split("..."))
+    return "..." in stub and re.fullmatch(pattern, solution) is not None
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_stub_and_solution_differ_only_in_the_blanks(path):
+    stubs, solutions = exercise_cells(path), exercise_cells(solution_path(path))
+    assert len(stubs) >= 3
+    assert list(stubs) == list(solutions)
+    for name, stub in stubs.items():
+        assert differs_only_in_blanks(stub, solutions[name]), name
+
+
+def test_every_exercise_stands_in_a_notebook():
+    stubs = [name for path in PATHS for name in exercise_cells(path)]
+    assert sorted(stubs) == sorted(checks.EXERCISES)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_solutions_are_right(path):
+    """Runs the solutions' notebook top to bottom as plain Python, each check strict."""
+    source = "\n\n".join(
+        cell.source for cell in nbformat.read(solution_path(path), as_version=4).cells if cell.cell_type == "code"
+    )
+    strict = re.sub(r'(checks\.check\("[\d.]+", [^\n]*)\)', r"\1, strict=True)", source)
+    assert strict.count("strict=True") == len(exercise_cells(path))
+    exec(compile(strict, str(solution_path(path)), "exec"), {})
+
+
+# Two typical mistakes for each exercise, and words that must stand in what the student is told.
+WRONG: dict[str, list[tuple[object, str]]] = {}
+
+# --- 01 ---
+
+
+def _row_search(size: int = 2, side: int = -1, place: bool = False):
+    def search(left, right, row, column, candidates):
+        rows = slice(row - size, row + size + 1)
+        window = left[rows, column - size : column + size + 1]
+        costs = []
+        for shift in candidates:
+            start = column - size + side * shift
+            costs.append(float((window - right[rows, start : start + 2 * size + 1]).abs().sum()))
+        return 0 if place else candidates[costs.index(min(costs))]
+
+    return search
+
+
+def _drives_shared(train, val):
+    drives = {name.split("/")[0] for name in val}
+    return len(drives & {name.split("/")[0] for name in train}) / len(drives)
+
+
+WRONG["1.1"] = [(lambda d, f, b: d / (f * b), "upside down"), (lambda d, f, b: f * b * d, "smaller depth")]
+WRONG["1.2"] = [
+    (lambda left, right: left[0, 3] - right[0, 3], "divide by f"),
+    (lambda left, right: (right[0, 3] - left[0, 3]) / left[0, 0], "positive"),
+    (lambda left, right: -right[0, 3] / left[0, 0], "not at zero either"),
+]
+WRONG["1.3"] = [
+    (lambda train, val: len(set(train) & set(val)) / len(val), "before the /"),
+    (_drives_shared, "not the drives"),
+]
+WRONG["1.4"] = [(_row_search(size=0), "whole window"), (_row_search(side=1), "further left")]
+
+# --- 02 ---
+
+
+def _brighten(shared: bool = True, inside: bool = False, fixed: bool = False):
+    def brighten(left, right):
+        factor = torch.tensor(1.5) if fixed else 0.5 + 1.5 * torch.rand(())
+        other = factor if shared else 0.5 + 1.5 * torch.rand(())
+        if inside:
+            return left.mul_(factor).clamp_(0, 1), right.mul_(other).clamp_(0, 1)
+        return (left * factor).clamp(0, 1), (right * other).clamp(0, 1)
+
+    return brighten
+
+
+WRONG["2.1"] = [(lambda d, old, new: d, "smaller picture"), (lambda d, old, new: d * old / new, "upside down")]
+WRONG["2.2"] = [
+    (lambda left, right: (left.flip(-1), right.flip(-1)), "Swap"),
+    (lambda left, right: (right, left), "not mirrored"),
+]
+WRONG["2.3"] = [
+    (lambda i, g, b, c: i**g * b * c.reshape(3, 1, 1), "clip"),
+    (lambda i, g, b, c: (i * b * c.reshape(3, 1, 1)).clamp(0, 1) ** g, "gamma comes first"),
+    (lambda i, g, b, c: (i**g * b * c).clamp(0, 1), "over the columns"),
+]
+WRONG["2.4"] = [
+    (_brighten(shared=False), "one factor"),
+    (_brighten(inside=True), "were changed"),
+    (_brighten(fixed=True), "new factor"),
+]
+WRONG["2.5"] = [(lambda m, old, new: m, "right for a resize"), (lambda m, old, new: m * new / old, "upside down")]
+
+# --- 03 ---
+
+
+def _best_shift(sign: int = -1, choose=min):
+    def best_shift(left, right, x, shifts):
+        costs = [float((left[x - 2 : x + 3] - right[x + sign * s - 2 : x + sign * s + 3]).abs().mean()) for s in shifts]
+        return shifts[costs.index(choose(costs))]
+
+    return best_shift
+
+
+def _smoothness_x(over_channels=lambda edge: edge.abs().mean(1, keepdim=True), sign: int = -1):
+    def smoothness_x(d, image):
+        return (d.diff(dim=-1).abs() * torch.exp(sign * over_channels(image.diff(dim=-1)))).mean()
+
+    return smoothness_x
+
+
+def _slope(width: int | None = None, minus: int = 1):
+    def slope(left_value, right_row, x, d):
+        position = x - d * len(right_row)
+        before = int(position)
+        rise = right_row[before + 1] - right_row[before]
+        difference = left_value - (right_row[before] + (position - before) * rise)
+        return minus * torch.sign(difference) * rise * (width or len(right_row))
+
+    return slope
+
+
+WRONG["3.1"] = [
+    (lambda right, d_l: losses.warp(right, d_l), "which sign"),
+    (lambda right, d_l: losses.warp(right, -d_l * right.shape[-1]), "fractions of the width"),
+]
+WRONG["3.2"] = [(_best_shift(choose=max), "LOWEST"), (_best_shift(sign=1), "not at x + shift")]
+WRONG["3.3"] = [
+    (_smoothness_x(lambda edge: edge.abs().sum(1, keepdim=True)), "average over the channels"),
+    (_smoothness_x(sign=1), "cheaper, not dearer"),
+]
+WRONG["3.4"] = [
+    (lambda d_l, d_r, limit: (d_l - d_r).abs() > limit, "partner of pixel x"),
+    (lambda d_l, d_r, limit: (d_l - losses.warp(d_r, -d_l)).abs() < limit, "FAIL"),
+]
+WRONG["3.5"] = [(_slope(width=1), "how far does the fetch move"), (_slope(minus=-1), "one minus")]
+
+# --- 04 ---
+
+
+def _conv_cost(kernel_power: int = 2, strided: bool = True):
+    def cost(channels_in, channels_out, kernel, stride, height, width):
+        parameters = channels_in * channels_out * kernel**kernel_power
+        pixels = (height // stride) * (width // stride) if strided else height * width
+        return parameters, parameters * pixels
+
+    return cost
+
+
+def _decoder_level(mode: str = "nearest", skip_first: bool = False):
+    def level(x, skip, up, join):
+        x = up(torch.nn.functional.interpolate(x, skip.shape[-2:], mode=mode))
+        return join(torch.cat([skip, x] if skip_first else [x, skip], dim=1))
+
+    return level
+
+
+def _batch_norm(use_batch=lambda training: training, correction: int = 0):
+    def normalise(x, running_mean, running_var, training):
+        mean, var = (x.mean(), x.var(correction=correction)) if use_batch(training) else (running_mean, running_var)
+        return (x - mean) / (var + 1e-5).sqrt()
+
+    return normalise
+
+
+WRONG["4.1"] = [
+    (lambda start: math.log(start / (1 - start)), "multiplied by 0.3"),
+    (lambda start: math.log((0.3 - start) / start), "upside down"),
+]
+WRONG["4.2"] = [(_conv_cost(strided=False), "stride 2"), (_conv_cost(kernel_power=0), "positions")]
+WRONG["4.3"] = [(_decoder_level("bilinear"), "nearest"), (_decoder_level(skip_first=True), "then the skip")]
+WRONG["4.4"] = [(_batch_norm(lambda _: True), "in evaluation"), (_batch_norm(correction=1), "not by n - 1")]
+
+# --- 05 ---
+
+
+def _training_step(forget: bool = True, move: bool = True, view: str = "left_image"):
+    def step(model, optimizer, loss, batch):
+        total, _ = loss(model(batch[view]), batch["left_image"], batch["right_image"])
+        if forget:
+            optimizer.zero_grad()
+        total.backward()
+        if move:
+            optimizer.step()
+        return total
+
+    return step
+
+
+def _stopped_at(losses_, patience):
+    best = 0
+    for epoch in range(len(losses_)):
+        best = epoch if losses_[epoch] < losses_[best] else best
+        if epoch - best >= patience:
+            break
+    return epoch + 1
+
+
+WRONG["5.1"] = [
+    (lambda step, steps: 1.0 if step < 0.6 * steps else 0.5, "second time"),
+    (lambda step, steps: 1.0 if step <= 0.6 * steps else 0.5 if step <= 0.8 * steps else 0.25, "count from 0"),
+]
+WRONG["5.2"] = [
+    (lambda values, sizes: sum(values) / len(values), "count as much"),
+    (lambda values, sizes: sum(v * n for v, n in zip(values, sizes, strict=True)) / len(sizes), "number of pairs"),
+]
+WRONG["5.3"] = [
+    (_training_step(forget=False), "forget it"),
+    (_training_step(move=False), "did not move"),
+    (_training_step(view="right_image"), "sees the left"),
+]
+WRONG["5.4"] = [
+    (lambda values, patience: values.index(min(values)) + 1, "never saw"),
+    (_stopped_at, "stopped at"),
+]
+
+# --- 06 ---
+
+
+def one_sided(predicted, truth):
+    return (predicted / truth < 1.25)[truth > 0].float().mean()
+
+
+def unknown_too(predicted, truth):
+    return (torch.maximum(predicted / truth, truth / predicted) < 1.25).float().mean()
+
+
+def by_predicted_depth(predicted, truth, near, far):
+    band = (predicted >= near) & (predicted < far)
+    return ((predicted - truth).abs() / truth)[band].mean()
+
+
+def over_all_pixels(predicted, truth, near, far):
+    band = (truth >= near) & (truth < far)
+    return ((predicted - truth).abs() / truth)[band].sum() / len(truth)
+
+
+WRONG["6.1"] = [
+    (lambda d, w, f, b, camera_w: f * b / d, "one width"),
+    (lambda d, w, f, b, camera_w: d / (f * b * w / camera_w), "upside down"),
+]
+WRONG["6.2"] = [(one_sided, "two sides"), (unknown_too, "unknown")]
+WRONG["6.3"] = [(by_predicted_depth, "sort by the predicted"), (over_all_pixels, "all pixels")]
+WRONG["6.4"] = [
+    (lambda plain, other: testing.post_process(plain, other), "mirrored picture back"),
+    (lambda plain, other: (plain + other.flip(0)) / 2, "use the masks"),
+]
+
+
+# --- 07 ---
+
+
+def without_height(points, camera_height):
+    x, y, z = points.unbind(-1)
+    return z[(x.abs() < 1) & (y > camera_height - 0.5) & (z > 0)].min()
+
+
+def with_unknown(points, camera_height):
+    x, y, z = points.unbind(-1)
+    return z[(x.abs() < 1) & (y < camera_height - 0.5)].min()
+
+
+WRONG["7.1"] = [
+    (lambda z, metres, low, high: metres / z / (high - low), "low end"),
+    (lambda z, metres, low, high: metres / z, "on the way from low to high"),
+]
+WRONG["7.2"] = [
+    (lambda clip: (clip[1:] - clip[:-1]).mean(dim=(1, 2)), "absolute value"),
+    (lambda clip: (clip[1:] - clip[:1]).abs().mean(dim=(1, 2)), "the first frame"),
+]
+WRONG["7.3"] = [
+    (lambda u, v, z, f, c: (u * z / f, v * z / f, z), "subtract the centre"),
+    (lambda u, v, z, f, c: ((u - c[0]) * z * f, (v - c[1]) * z * f, z), "multiply by f"),
+]
+WRONG["7.4"] = [(without_height, "Y points down"), (with_unknown, "unknown")]
+
+
+@pytest.mark.parametrize("name", sorted(checks.EXERCISES))
+def test_typical_mistakes_get_their_own_hint(name):
+    assert len(WRONG[name]) >= 2
+    said = [checks.judge(name, answer) for answer, _ in WRONG[name]]
+    for sentence, (_, words) in zip(said, WRONG[name], strict=True):
+        assert sentence is not None
+        assert words in sentence
+    assert len(set(said)) == len(said)
+
+
+@pytest.mark.parametrize("name", sorted(checks.EXERCISES))
+def test_a_stub_is_not_done_yet_and_an_error_is_told(name, capsys):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("boom")
+
+    assert "not done yet" in checks.judge(name, lambda *_args, **_kwargs: ...)
+    checks.check(name, broken)
+    assert "boom" in capsys.readouterr().out
+    with pytest.raises(AssertionError):
+        checks.check(name, broken, strict=True)

@@ -1,0 +1,239 @@
+"""The notebooks' panels: every control changes the picture, and what cannot be drawn is said."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monodepth_lib import kitti, losses, widgets
+
+# --- 01 ---
+
+
+def test_views_panel_browses_and_moves_the_right_view(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for index in range(2):
+        paths = [tmp_path / f"{name}{index}.png" for name in ("left", "right")]
+        for path in paths:
+            values = (255 * torch.rand(16, 80, 3, generator=generator)).byte().numpy()
+            Image.fromarray(values).save(path)
+        pairs.append(kitti.Pair(tmp_path, *paths))
+    panel = widgets.views_panel(pairs, metres=0.3)
+    assert {name: (c.min, c.max) for name, c in panel.controls.items()}["pair"] == (0, 1)
+    for name, value in {"pair": 1, "shift": 60, "rows": -3}.items():
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before
+    panel.controls["pair"].max = 2
+    with pytest.raises(IndexError):
+        panel.controls["pair"].value = 2
+    assert "IndexError" in panel.message.value
+
+
+def test_views_panel_at_the_true_shift_shows_no_difference(tmp_path):
+    wide = (255 * torch.rand(16, 90, 3, generator=torch.Generator().manual_seed(0))).byte().numpy()
+    paths = tmp_path / "left.png", tmp_path / "right.png"
+    for path, values in zip(paths, (wide[:, :80], wide[:, 10:]), strict=True):
+        Image.fromarray(values).save(path)
+    panel = widgets.views_panel([kitti.Pair(tmp_path, *paths)])
+    height = panel.image().height // 2
+
+    def darkest(image):  # of the difference, the fourth tile
+        return np.asarray(image)[height + 22 :, 80:].max()
+
+    assert darkest(panel.image(shift=10)) < darkest(panel.image(shift=9))
+    assert darkest(panel.image(shift=10, rows=2)) > darkest(panel.image(shift=10))
+
+
+# --- 02 ---
+
+
+def test_augment_panel_changes_both_views_alike():
+    generator = torch.Generator().manual_seed(0)
+    one = Image.fromarray((255 * torch.rand(16, 48, 3, generator=generator)).byte().numpy())
+    panel = widgets.augment_panel({"left_image": one, "right_image": one, "name": "drive/0"}, width=48)
+    values = {"gamma": 1.2, "brightness": 0.5, "red": 0.8, "green": 1.2, "blue": 0.9, "flip": True}
+    assert list(panel.controls) == list(values)
+    for name, value in values.items():
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before
+        drawn = np.asarray(panel.image())[22:]
+        assert np.array_equal(drawn[:, :48], drawn[:, 48:])
+    panel.draw = lambda **_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        panel.controls["gamma"].value = 1.0
+    assert "ZeroDivisionError" in panel.message.value
+
+
+# --- 03 ---
+
+
+def test_warp_panel_moves_with_every_slider_and_shows_the_best_shift():
+    generator = torch.Generator().manual_seed(0)
+    right = torch.rand(1, 3, 16, 48, generator=generator)
+    left = right.roll(3, dims=-1)
+    panel = widgets.warp_panel(left, right, truth=torch.full((16, 48), 3 / 48), limit=8)
+    seen = {bytes(panel.picture.value)}
+    for name, value in (("shift", 3), ("row", 2), ("column", 30), ("shift", 4)):
+        panel.controls[name].value = value
+        seen.add(bytes(panel.picture.value))
+    assert len(seen) == 5
+    without_truth = widgets.warp_panel(left, right, limit=8).image(shift=3, row=2, column=30)
+    assert panel.image(shift=3).tobytes() != without_truth.tobytes()
+    panel.controls["row"].max = 100
+    with pytest.raises(IndexError):
+        panel.controls["row"].value = 100
+    assert "IndexError" in panel.message.value
+
+
+def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights():
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.rand(2, 1, 3, 32, 64, generator=generator)
+    rough = 0.3 * torch.rand(1, 2, 32, 64, generator=generator)
+    sizes = [(32, 64), (16, 32), (8, 16), (4, 8)]
+    answers = {"flat": losses.pyramid(torch.full_like(rough, 0.1), sizes), "rough": losses.pyramid(rough, sizes)}
+    panel = widgets.terms_panel(answers, left, right)
+    for name, value in (("alpha", 0.25), ("smoothness", 10.0), ("consistency", 0.0)):
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before
+    with pytest.raises(TypeError):
+        panel.image(alpha="much")
+
+
+
+# --- 04 ---
+
+
+def test_features_panel_shows_another_channel_and_another_level():
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.rand(c, 16 // n, 48 // n, generator=generator) for c, n in ((4, 1), (8, 2), (3, 4))]
+    panel = widgets.features_panel(torch.rand(3, 16, 48, generator=generator), features)
+    assert panel.controls["channel"].max == 2
+    for name in ("level", "channel"):
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = 2
+        assert bytes(panel.picture.value) != before
+    panel.controls["level"].max = 3
+    with pytest.raises(IndexError):
+        panel.controls["level"].value = 3
+    assert "IndexError" in panel.message.value
+
+
+
+# --- 05 ---
+
+
+def test_epochs_panel_shows_the_epoch_or_the_one_kept_before_it():
+    generator = torch.Generator().manual_seed(0)
+    snapshots = {epoch: torch.rand(16, 48, generator=generator) for epoch in (0, 2, 3)}
+    curves = {"loss": {1: 1.5, 2: 1.2, 3: 1.1}, "Abs Rel": {0: 0.8, 1: 0.5, 2: 0.4, 3: 0.3}}
+    panel = widgets.epochs_panel(torch.rand(3, 16, 48, generator=generator), snapshots, curves)
+    slider = panel.controls["epoch"]
+    assert (slider.min, slider.max, slider.value) == (0, 3, 3)
+    seen = {bytes(panel.picture.value)}
+    for epoch in (0, 1, 2):
+        slider.value = epoch
+        seen.add(bytes(panel.picture.value))
+    assert len(seen) == 4
+    slider.min = -1
+    with pytest.raises(ValueError):
+        slider.value = -1
+    assert "ValueError" in panel.message.value
+
+
+
+# --- 06 ---
+
+
+class FourScales(torch.nn.Module):
+    """Answers with the picture's brightness as disparity, at four scales."""
+
+    size = (8, 24)
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True).expand(-1, 2, -1, -1) * self.gain + 0.005
+        return [torch.nn.functional.avg_pool2d(grey, 2**scale) for scale in range(4)]
+
+
+@pytest.fixture
+def street(tmp_path):
+    """Two pairs of noise with true depth, 16 x 48, and the calibration beside them."""
+    cameras = {"02": 0.0, "03": -20.0}
+    lines = [f"P_rect_{name}: 40 0 24 {by} 0 40 8 0 0 0 1 0\nS_rect_{name}: 48 16" for name, by in cameras.items()]
+    (tmp_path / "calib_cam_to_cam.txt").write_text("\n".join(lines))
+    generator = np.random.default_rng(0)
+    pairs = []
+    for index in range(2):
+        path, truth = tmp_path / f"{index}.png", tmp_path / f"truth{index}.png"
+        Image.fromarray(generator.integers(0, 255, (16, 48, 3), np.uint8)).save(path)
+        Image.fromarray((256 * generator.uniform(4, 60, (16, 48))).astype(np.uint16)).save(truth)
+        pairs.append(kitti.Pair(tmp_path, path, path, truth))
+    return pairs
+
+
+MOVES = {"frame": 0, "scale": 2, "reach": (2, 30), "row": 1, "column": 20, "post_processing": False, "error_map": True}
+
+
+def test_testing_panel_shows_each_control(street):
+    panel = widgets.testing_panel(FourScales(), street)
+    assert set(panel.controls) == set(MOVES)
+    for name, value in MOVES.items():
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before, name
+        assert panel.message.value == ""
+
+
+def test_testing_panel_predicts_a_frame_once(street):
+    model = FourScales()
+    seen = []
+    model.register_forward_hook(lambda *_: seen.append(1))
+    panel = widgets.testing_panel(model, street)
+    for row in (0, 1, 2):
+        panel.controls["row"].value = row
+    assert len(seen) == 1
+    panel.controls["frame"].value = 0
+    assert len(seen) == 2
+
+
+def test_testing_panel_goes_without_truth_and_says_what_cannot_be_read(street):
+    bare = [kitti.Pair(pair.folder, pair.left, pair.right) for pair in street]
+    panel = widgets.testing_panel(FourScales(), bare)
+    panel.controls["error_map"].value = True
+    assert panel.message.value == ""
+    bare[0].left.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="cannot be read"):
+        panel.controls["frame"].value = 0
+    assert "cannot be read" in panel.message.value
+
+
+# --- 07 ---
+
+
+def test_film_panel_moves_and_tells_an_error(street):
+    clip = np.random.default_rng(1).uniform(0.01, 0.1, (2, 8, 24)).astype(np.float32)
+    panel = widgets.film_panel(street, clip)
+    before = bytes(panel.picture.value)
+    panel.controls["frame"].value = 0
+    assert bytes(panel.picture.value) != before
+    street[1].left.write_bytes(b"no picture")
+    broken = widgets.film_panel(street[:1] * 2 + street[1:], [*clip, clip[0]], limits=(0.0, 0.1))
+    with pytest.raises(ValueError, match="cannot be read"):
+        broken.controls["frame"].value = 2
+    assert "cannot be read" in broken.message.value
+
+
+def test_a_point_is_drawn_where_it_is_seen_from_above():
+    points = torch.tensor([[[5.0, 0.0, 20.0], [5.0, -9.0, 20.0], [0.0, 0.0, 70.0]]])  # one too high, one too far
+    colours = torch.tensor([[[1.0, 0, 0]], [[0, 1.0, 0]], [[0, 0, 1.0]]]).expand(3, 1, 3)
+    view = np.asarray(widgets.plots.from_above(points, colours, ahead=50, sideways=10, pixels=4))
+    rows, columns = np.nonzero((view == [255, 0, 0]).all(-1))
+    assert (rows.min(), rows.max(), columns.min() - 60, columns.max() - 60) == (120, 121, 60, 61)
+    assert not (view == [0, 255, 0]).all(-1).any() and not (view == [0, 0, 255]).all(-1).any()
