@@ -1,4 +1,4 @@
-"""Exercises: every solution is right, every stub is its solution with blanks, every typical mistake gets its own hint."""
+"""Exercises: each solution is right, each stub is its solution with blanks, each typical mistake gets its own hint."""
 
 from __future__ import annotations
 

@@ -46,7 +46,11 @@ def draw(model: networks.Monodepth, output: Path, path: Path) -> None:
     _, _, disparities = testing.predict_loader(model, loader, output)
     pairs = loader.dataset.pairs  # type: ignore[attr-defined]
     limits = gif.colour_range(disparities)
-    frames = [gif.side_by_side(data.read_picture(p.left), d, limits) for p, d in zip(pairs, disparities, strict=True)]
+    camera = kitti.calibration(pairs[0].folder, 416)
+    frames = [
+        gif.side_by_side(data.read_picture(p.left), d, limits, metres=camera.metres)
+        for p, d in zip(pairs, disparities, strict=True)
+    ]
     gif.write_gif(frames[::2], path, frames_per_second=5)
 
 
