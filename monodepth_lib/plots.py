@@ -24,7 +24,7 @@ plt.rcParams.update({"font.size": 12.0, "axes.titlesize": 12.0, "figure.dpi": 80
 if "ipykernel" in sys.modules:  # a notebook stores its figures: photographs take a fifth of the space as JPEG
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88, "optimize": True, "progressive": True})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80, "optimize": True, "progressive": True})
 
 
 def to_array(image) -> np.ndarray:
@@ -96,7 +96,7 @@ def figure_image(figure: Figure) -> Image.Image:
 
 
 def jpeg_quality(quality: int) -> None:
-    """How finely a notebook with many photographs stores its figures (88 unless told); nothing outside a notebook."""
+    """How finely a notebook with many photographs stores its figures (80 unless told); nothing outside a notebook."""
     if "ipykernel" in sys.modules:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": quality})
 
