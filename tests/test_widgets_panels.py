@@ -103,7 +103,6 @@ def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights():
         panel.image(alpha="much")
 
 
-
 # --- 04 ---
 
 
@@ -120,7 +119,6 @@ def test_features_panel_shows_another_channel_and_another_level():
     with pytest.raises(IndexError):
         panel.controls["level"].value = 3
     assert "IndexError" in panel.message.value
-
 
 
 # --- 05 ---
@@ -142,7 +140,6 @@ def test_epochs_panel_shows_the_epoch_or_the_one_kept_before_it():
     with pytest.raises(ValueError):
         slider.value = -1
     assert "ValueError" in panel.message.value
-
 
 
 # --- 06 ---
