@@ -79,7 +79,7 @@ def predict_loader(
         (output / "names.json").write_text(json.dumps(names, indent=0))
     except OSError as error:
         raise OSError(f"{output} could not be written ({error}): free space or choose another output folder") from error
-    return names, np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
+    return names, np.load(paths[0], mmap_mode="c"), np.load(paths[1], mmap_mode="c")
 
 
 def read_pair_truth(pair: kitti.Pair, cameras: str) -> tuple[Tensor, kitti.Calibration]:
