@@ -366,7 +366,8 @@ def _4_2(answer) -> str | None:
         (side, "the kernel is a square"),
     ]
     flat = [value for pair in got if pair is not ... and pair is not None for value in pair]
-    return compare_each(flat if len(flat) == len(expected) else ..., expected, hints)
+    done: Any = flat if len(flat) == len(expected) else ...
+    return compare_each(done, expected, hints)
 
 
 @exercise("4.3")

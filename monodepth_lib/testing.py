@@ -32,7 +32,7 @@ def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_scales(model: Monodepth, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+def predict_scales(model: torch.nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """`predict` at each of the network's scales, finest first: pairs (plain, post-processed), each (N, h, w)."""
     results = []
     for maps in model(torch.cat([images, images.flip(-1)])):

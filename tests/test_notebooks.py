@@ -59,6 +59,18 @@ class TestStored:
         assert not [out.text for out in streams if out.name == "stderr"]
         assert path.stat().st_size <= 400_000
 
+    def test_numbers_quoted_in_prose_stand_in_an_output_above(self, path):
+        """Paragraphs that quote stored outputs end with the marker "<!-- stored -->"."""
+        said = ""
+        for cell in read(path).cells:
+            for output in cell.get("outputs", []):
+                said += output.get("text", "") + output.get("data", {}).get("text/plain", "")
+            for paragraph in cell.source.split("\n\n") if cell.cell_type == "markdown" else []:
+                if paragraph.rstrip().endswith("<!-- stored -->"):
+                    numbers = re.findall(r"\d+\.\d+", paragraph)
+                    assert numbers, paragraph
+                    assert [n for n in numbers if n not in said] == [], paragraph
+
     def test_one_parameters_cell_of_literals(self, path):
         cells = tagged(read(path), "parameters")
         assert len(cells) == 1

@@ -192,3 +192,19 @@ def test_table_is_aligned_and_rounded():
     assert {len(head), *map(len, lines)} == {len("a longer name") + 10 * len(METRICS)}
     assert head.split() == ["Abs", "Rel", "Sq", "Rel", "RMSE", "RMSE", "log", "d1", "d2", "d3", "D1-all"]
     assert lines[1].split()[-1] == "0.123"
+
+
+class Scales(torch.nn.Module):
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True).expand(-1, 2, -1, -1)
+        return [torch.nn.functional.avg_pool2d(grey, 2**scale) for scale in range(4)]
+
+
+def test_every_scale_is_predicted_and_the_finest_is_the_prediction():
+    images = torch.rand(2, 3, 16, 48)
+    scales = testing.predict_scales(Scales(), images)
+    assert [plain.shape for plain, _ in scales] == [(2, 16 // k, 48 // k) for k in (1, 2, 4, 8)]
+    for got, expected in zip(scales[0], testing.predict(Scales(), images), strict=True):
+        assert torch.equal(got, expected)
+    for plain, processed in scales:  # this network knows no left and right: both answers agree
+        assert torch.allclose(plain, processed, atol=1e-6)
