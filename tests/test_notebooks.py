@@ -67,7 +67,7 @@ class TestStored:
                 said += output.get("text", "") + output.get("data", {}).get("text/plain", "")
             for paragraph in cell.source.split("\n\n") if cell.cell_type == "markdown" else []:
                 if paragraph.rstrip().endswith("<!-- stored -->"):
-                    numbers = re.findall(r"\d+\.\d+", paragraph)
+                    numbers = re.findall(r"\d+\.\d+", paragraph) or re.findall(r"\d+", paragraph)
                     assert numbers, paragraph
                     assert [n for n in numbers if n not in said] == [], paragraph
 
