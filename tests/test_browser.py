@@ -94,7 +94,7 @@ def run_all(page: Page, url: str, name: str) -> None:
     page.goto(f"{url}/lab/tree/{name}.ipynb")
     wait_until(page, "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel", 60)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
-    wait_until(page, f"{CELLS}.every(c => c.model.executionCount) && {CELLS}.every(c => !c.prompt?.includes('*'))", 240)
+    wait_until(page, f"{CELLS}.every(c => c.model.executionCount && c.model.executionState !== 'running')", 240)
     errors = page.evaluate(
         f"""{CELLS}.flatMap(c => c.model.outputs.toJSON())
         .filter(o => o.output_type === 'error' || o.name === 'stderr').map(o => o.evalue || o.text)"""
@@ -104,7 +104,7 @@ def run_all(page: Page, url: str, name: str) -> None:
 
 def move_every_control(page: Page) -> int:
     """Moves each slider and checkbox of each panel by one step; asserts label and picture. Returns how many."""
-    page.wait_for_selector(".widget-image", timeout=20_000)
+    page.wait_for_selector(".widget-image", state="attached", timeout=20_000)
     moved = 0
     for panel in page.query_selector_all(".widget-vbox:has(img.widget-image)"):
         picture = panel.query_selector("img.widget-image")
