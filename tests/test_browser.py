@@ -91,7 +91,7 @@ CELLS = "jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type
 
 
 def run_all(page: Page, url: str, name: str) -> None:
-    page.goto(f"{url}/lab/tree/{name}.ipynb")
+    page.goto(f"{url}/lab/workspaces/{name}/tree/{name}.ipynb?reset")  # a workspace of its own: no other is restored
     wait_until(page, "window.jupyterapp?.shell.currentWidget?.context?.sessionContext.session?.kernel", 60)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
     wait_until(page, f"{CELLS}.every(c => c.model.executionCount && c.model.executionState !== 'running')", 240)
