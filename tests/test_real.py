@@ -41,7 +41,7 @@ def test_every_training_and_validation_pair_is_found(root):
 
 
 def test_colour_is_refused_where_there_is_grey_alone(root):
-    with pytest.raises(FileNotFoundError, match="try cameras='grey'"):
+    with pytest.raises(FileNotFoundError, match="use cameras='grey'"):
         kitti.find_pairs(root / "train/2011_10_03_drive_0027_sync")
 
 
