@@ -69,11 +69,6 @@ def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.
     return ipywidgets.IntSlider(value, low, high, description=description, continuous_update=False, layout=layout)
 
 
-def frame_slider(draw: Callable[[int], Image.Image], count: int) -> Panel:
-    """(06, 07) The picture that `draw(index)` returns for each of `count` frames."""
-    return Panel(lambda frame: draw(frame), {"frame": int_slider(0, 0, count - 1, "frame")})
-
-
 # --- 01 ---
 
 

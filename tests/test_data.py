@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic import make_drive, make_stereo_2015
+from synthetic import make_drive, make_stereo_2015, shifted_pair
 
 from monodepth_lib import kitti
-from monodepth_lib.data import StereoDrives, pick_device, prepare_dataloader, read_picture, set_epoch, to_device
+from monodepth_lib.data import (
+    StereoDrives,
+    pick_device,
+    prepare_dataloader,
+    read_picture,
+    row_search,
+    set_epoch,
+    to_device,
+)
 
 SIZE = (16, 48)
 
@@ -208,3 +216,15 @@ def test_palette_and_transparent_pictures_keep_their_colours(tmp_path):
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
     Image.fromarray(np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)).save(tmp_path / "0.png")
     assert np.asarray(read_picture(tmp_path / "0.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("down", [0, 3])
+def test_row_search_finds_the_shift_and_the_row(down):
+    left, right = (view[0] for view in shifted_pair(24, 96, 7))
+    right = right.roll(down, dims=1)  # a right camera that looks `down` rows higher
+    least, shift = row_search(left, right, down, furthest=12)
+    inner = slice(8, -8), slice(24, -8)
+    assert least.shape == shift.shape == (24, 96)
+    assert (shift[inner] == 7).all()
+    assert least[inner].max() < 1e-5
+    assert row_search(left, right, down + 2, furthest=12)[0][inner].mean() > 0.01

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from synthetic import street_pair, texture
 from torch.autograd import gradcheck
 
-from monodepth_lib.losses import MonodepthLoss, appearance_loss, consistency_loss, pyramid, smoothness_loss, ssim, warp
+from monodepth_lib.losses import (
+    MonodepthLoss,
+    appearance_loss,
+    consistency_loss,
+    pixel_cost,
+    pyramid,
+    smoothness_loss,
+    ssim,
+    warp,
+)
 
 SCALES = [(64, 128), (32, 64), (16, 32), (8, 16)]
 
@@ -231,3 +240,12 @@ def test_right_disparity_matters_too():
     maps = [d.requires_grad_() for d in disparities(d_left, d_right)]
     MonodepthLoss()(maps, left, right)[0].backward()
     assert all(d.grad[:, channel].abs().sum() > 0 for d in maps for channel in (0, 1))
+
+
+def test_pixel_cost_is_what_the_appearance_term_averages():
+    a, b = texture(16, 32, 1), texture(16, 32, 2)
+    cost = pixel_cost(a, b)
+    assert cost.shape == (1, 1, 16, 32)
+    assert torch.allclose(pixel_cost(a, b, ssim_weight=0.0).mean(), appearance_loss(a, b, ssim_weight=0.0), atol=1e-6)
+    inner = pixel_cost(a, b, ssim_weight=1.0)[..., 1:-1, 1:-1]  # where SSIM's window fits
+    assert torch.allclose(inner.mean(), appearance_loss(a, b, ssim_weight=1.0), atol=1e-6)

@@ -5,13 +5,17 @@ import io
 import pytest
 from PIL import Image
 
-from monodepth_lib.widgets import Panel, frame_slider, int_slider, plots, png
+from monodepth_lib.widgets import Panel, int_slider, plots, png
 
 
 def draw(red, green=0):
     if red == 3:
         raise ValueError("frame 3 is missing")
     return Image.new("RGB", (8, 4), (10 * red, 10 * green, 0))
+
+
+def frame_slider(draw, count):
+    return Panel(lambda frame: draw(frame), {"frame": int_slider(0, 0, count - 1, "frame")})
 
 
 def shown(panel):
