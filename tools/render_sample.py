@@ -429,39 +429,42 @@ def job(task: tuple[Path, int, list[int], int, int]) -> tuple[str, int, Array, A
     return st.drive.name, made, total, count
 
 
-def calibration() -> str:
-    """KITTI's calib_cam_to_cam.txt for the four cameras of the rig."""
+def calibration(h: int = H, w: int = W) -> str:
+    """KITTI's calib_cam_to_cam.txt for the four cameras of the rig, at the sample's size or another."""
+    f, cx, p02 = F * w / W, CX * w / W, P02 * w / W
+    cy = (CY - H / 2) * w / W + h / 2
 
     def line(key: str, *v: float) -> str:
         return f"{key}: " + " ".join(f"{x:.6e}" for x in v)
 
     rows = ["calib_time: 01-Jan-2025 00:00:00", line("corner_dist", 0.0995)]
-    for cam, p in enumerate((0.0, -F * 0.5372, P02, P02 - F * BASE)):
-        k = (F, 0.0, CX, 0.0, F, CY, 0.0, 0.0, 1.0)
+    for cam, p in enumerate((0.0, -f * 0.5372, p02, p02 - f * BASE)):
+        k = (f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0)
         eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
         rows += [
-            line(f"S_{cam:02d}", W, H),
+            line(f"S_{cam:02d}", w, h),
             line(f"K_{cam:02d}", *k),
             line(f"D_{cam:02d}", 0, 0, 0, 0, 0),
             line(f"R_{cam:02d}", *eye),
-            line(f"T_{cam:02d}", p / F, 0.0, 0.0),
-            line(f"S_rect_{cam:02d}", W, H),
+            line(f"T_{cam:02d}", p / f, 0.0, 0.0),
+            line(f"S_rect_{cam:02d}", w, h),
             line(f"R_rect_{cam:02d}", *eye),
-            line(f"P_rect_{cam:02d}", F, 0.0, CX, p, 0.0, F, CY, 0.0, 0.0, 0.0, 1.0, 0.0),
+            line(f"P_rect_{cam:02d}", f, 0.0, cx, p, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0),
         ]
     return "\n".join(rows) + "\n"
 
 
 def warp_error(left: Array, right: Array, z: Array) -> float:
     """Mean |left - right(x - d)| in grey levels over the pixels that both views see."""
-    d = np.divide(F * BASE, z, out=np.zeros_like(z), where=z > 0)
-    x = np.arange(W)[None] - d
+    h, w = z.shape
+    d = np.divide(F * w / W * BASE, z, out=np.zeros_like(z), where=z > 0)
+    x = np.arange(w)[None] - d
     seen = (z > 0) & (x >= 0)
-    for y in range(H):
+    for y in range(h):
         hides = (np.abs(x[y][None] - x[y][:, None]) < 1) & (d[y][None] >= d[y][:, None] + 1)
         seen[y] &= ~(hides & (z[y] > 0)).any(1)
-    x = np.clip(x, 0, W - 1.001)
-    i, f, rows = x.astype(int), (x % 1)[..., None], np.arange(H)[:, None]
+    x = np.clip(x, 0, w - 1.001)
+    i, f, rows = x.astype(int), (x % 1)[..., None], np.arange(h)[:, None]
     guess = right[rows, i] * (1 - f) + right[rows, i + 1] * f
     return float(np.abs(guess - left)[seen].mean())
 

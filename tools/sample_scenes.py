@@ -610,8 +610,8 @@ def car(rng: Rng, tex: dict[str, Array], name: str, model: str = "") -> Geo:
     return g
 
 
-def tree(rng: Rng, height: float, leaf: str, conifer: bool = False) -> Geo:
-    """A tree: trunk, branches, and a crown of rough clumps with loose leaves around them."""
+def tree(rng: Rng, height: float, leaf: str, conifer: bool = False, rings: int = 9, leaves: int = 70) -> Geo:
+    """A tree: trunk, branches, and a crown of rough clumps with loose leaves around them (fewer for a far tree)."""
     g = Geo()
     trunk = height * rng.uniform(0.28, 0.4)
     r0 = 0.045 * height**0.8
@@ -633,8 +633,8 @@ def tree(rng: Rng, height: float, leaf: str, conifer: bool = False) -> Geo:
             if z < height * 0.7:
                 g.tube("bark", (0, 0, trunk * 0.9), c, r0 * 0.35, r0 * 0.1, n=5)
     for mid, radius in centres:
-        g.blob(leaf, rng, mid, radius, 0.2)
-        n = 70
+        g.blob(leaf, rng, mid, radius, 0.2, n=rings)
+        n = leaves
         d = rng.standard_normal((n, 3))
         d /= np.linalg.norm(d, axis=1, keepdims=True)
         p = np.asarray(mid) + d * np.asarray(radius) * rng.uniform(0.95, 1.28, (n, 1))
