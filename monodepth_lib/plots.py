@@ -172,3 +172,92 @@ def from_above(
         place = margin + width / 2 + metres * pixels
         pen.text((place, height + 4), f"{metres:+.0f} m" if metres else "camera", fill="black", font=font, anchor="mt")
     return view
+
+
+def scan_over_picture(picture, depth, furthest: float = 80.0) -> Image.Image:
+    """Sparse depth (H, W) in metres (0 = unknown) as dots of 2 x 2 px over its `picture` in grey: bright is near.
+
+    Drawn up to `furthest` metres, near dots over far ones, with a bar that says which colour is which distance. Dots
+    that follow poles, cars and kerbs say that laser and camera are calibrated.
+    """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
+    metres = to_array(depth)
+    rows, columns = np.nonzero((metres > 0) & (metres <= furthest))
+    order = np.argsort(-metres[rows, columns], kind="stable")  # the nearest last: they stay on top
+    rows, columns = rows[order], columns[order]
+    found = metres[rows, columns]
+    nearest = float(found.min(initial=furthest / 2))
+
+    def place(z):
+        return 1 - 0.8 * np.log(z / nearest) / np.log(furthest / nearest)  # 0.2 at the far end: dots on black show
+
+    dots = np.array([(down, right) for down in (0, 1) for right in (0, 1)])
+    view = np.asarray(image.convert("L").convert("RGB")) // 2
+    height, width = metres.shape
+    where = np.minimum(rows[:, None] + dots[:, 0], height - 1), np.minimum(columns[:, None] + dots[:, 1], width - 1)
+    view[where] = colour_map(place(found)[None], 0, 1)[0][:, None]
+    ticks = [(place(z), f"{z} m") for z in (2, 3, 5, 10, 20, 40, 80) if nearest <= z <= furthest]
+    bar = scale_bar(ticks, width, "distance")
+    sheet = Image.new("RGB", (width, height + bar.height))
+    sheet.paste(Image.fromarray(view), (0, 0))
+    sheet.paste(bar, (0, height))
+    return sheet
+
+
+# --- the check of one's own pairs (`rectification`) ---------------------------------------------------------------
+
+
+def rectification(
+    left: Image.Image, right: Image.Image, title: str, found: tuple[np.ndarray, np.ndarray] | None = None,
+    everywhere: tuple[np.ndarray, np.ndarray] | None = None, shares: dict[str, float] | None = None,
+) -> Figure:  # fmt: skip
+    """A pair with lines along its rows; below it what tells whether it is rectified.
+
+    `found`: the same points in both pictures, (N, 2) px each. `everywhere`: the points of all pairs, (N, 2) in -1 to 1,
+    and how far they moved, (N, 2) px right and down. `shares`: how many points are found again, by frame.
+    """
+    heights = [6.5 * left.height / left.width + 0.4 + 0.25 * len(title.splitlines()), 2.6]
+    heights = heights if everywhere is not None and len(everywhere[0]) else heights[:1]
+    figure = plt.figure(figsize=(13, sum(heights)), layout="constrained")
+    views, *others = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    views.suptitle(title, fontsize=12)
+    for axis, name, picture, place in zip(views.subplots(1, 2), ("left", "right"), (left, right), (0, 1), strict=True):
+        axis.imshow(picture)
+        axis.set_title(f"{name}, {picture.width} x {picture.height} px")
+        axis.axis("off")
+        for row in np.linspace(0, left.height, 8)[1:-1]:
+            axis.axhline(row, color="white", linewidth=0.8)
+        if found and len(found[0]):
+            some = np.linspace(0, len(found[0]) - 1, min(8, len(found[0]))).astype(int)
+            for number, (x, y) in enumerate(found[place][some], start=1):
+                axis.plot(x, y, "o", color="yellow", markeredgecolor="black", markersize=6)
+                box = {"facecolor": "yellow", "pad": 1, "linewidth": 0}
+                axis.annotate(str(number), (x, y), (5, 5), textcoords="offset points", fontsize=10, bbox=box)
+    if everywhere is None or shares is None or not others:
+        return figure
+    (points, moved), below = everywhere, others[0]
+    places, disparity, bars = below.subplots(1, 3, width_ratios=[1.5, 1, 1])
+    column, row = ((points + 1) * 1.5).astype(int).clip(0, 2).T
+    most = max(0.002 * left.width, float(np.percentile(np.abs(moved[:, 1]), 95)))
+    look = {"s": 6, "cmap": "PuOr", "vmin": -most, "vmax": most, "edgecolors": "grey", "linewidths": 0.2}
+    dots = places.scatter(*points.T, c=moved[:, 1], **look)
+    for y, x in np.ndindex(3, 3):
+        inside = moved[(row == y) & (column == x), 1]
+        if len(inside) >= 10:
+            box = {"facecolor": "white", "edgecolor": "grey", "pad": 2}
+            words = f"{np.median(inside):+.1f}"
+            places.text((x - 1) * 2 / 3, (y - 1) * 2 / 3, words, ha="center", va="center", bbox=box)
+    for line in (-1 / 3, 1 / 3):
+        places.axhline(line, color="grey", linewidth=0.8)
+        places.axvline(line, color="grey", linewidth=0.8)
+    places.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[], title="how much lower in the right picture (px)")
+    below.colorbar(dots, ax=places)
+    shift = -moved[:, 0]
+    steps = np.linspace(min(shift.min(), 0), max(shift.max(), 0), 41)
+    disparity.hist(shift[shift >= 0], steps, color="tab:blue")
+    disparity.hist(shift[shift < 0], steps, color="tab:red")
+    disparity.axvline(0, color="black", linewidth=1)
+    disparity.set(title="further left in the right picture", xlabel="disparity (px)", ylabel="points")
+    bars.bar(list(shares), [100 * share for share in shares.values()], color="tab:blue", width=0.6)
+    bars.set(title="found again in the right picture of", ylabel="% of the points", ylim=(0, 100))
+    return figure

@@ -108,6 +108,21 @@ def write_calibration(
     return path
 
 
+def write_laser_calibration(folder: Path, name: str = "calib_velo_to_cam.txt") -> Path:
+    """A calib_velo_to_cam.txt: the laser looks where the camera looks, 1 m behind it (depth is x - 1)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("calib_time: 15-Mar-2012 11:37:16\nR: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -1\ndelta_f: 0 0\n")
+    return folder / name
+
+
+def write_scan(path: Path, points) -> Path:
+    """Laser points (x, y, z) as KITTI stores them, with a reflectance of 0.5."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    points = np.asarray(points, dtype="<f4").reshape(-1, 3)
+    np.hstack([points, np.full((len(points), 1), 0.5, "<f4")]).tofile(path)
+    return path
+
+
 def write_notebook(path: Path, parameters: str) -> Path:
     """A notebook of one cell, tagged `parameters`."""
     cell = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
