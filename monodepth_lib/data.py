@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from . import kitti
-from .transforms import image_transforms
+from .transforms import VIEWS, AugmentImagePair, RandomFlip, ResizeImage, change_colours, image_transforms
 
 
 def read_picture(path: str | Path) -> Image.Image:
@@ -69,10 +76,105 @@ class StereoDrives(Dataset):
         sample = {"left_image": left, "right_image": right, "name": pair.name}
         if self.transform is None:
             return sample
-        with torch.random.fork_rng(devices=[]):
-            # an integer of its own for every (seed, epoch, index)
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]))
+        with self.random_choices(index):
             return self.transform(sample)
+
+    @contextlib.contextmanager
+    def random_choices(self, index: int) -> Iterator[None]:
+        """Within it, torch draws the numbers of this (seed, epoch, index)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]))
+            yield
+
+
+class CachedDrives(StereoDrives):
+    """The same samples as `StereoDrives` with `image_transforms`, from pictures decoded and resized once.
+
+    Two things make it fast, and neither changes a value. A batch is filled in place, without a picture in between.
+    And as a stored picture has 256 levels, a change of colours is a table: computed for the levels, then looked up.
+    """
+
+    def __init__(self, pairs: list[kitti.Pair], pictures: Path, augment: bool, seed: int = 0):
+        """`pictures`: a file of `prepare_cache`; `augment`: flip and colours as in training."""
+        super().__init__(pairs, None, seed)
+        self.file, self.augment = pictures, augment
+        self.pictures: np.ndarray | None = None  # opened by each worker for itself
+        self.flip, self.colours = RandomFlip(), AugmentImagePair()
+
+    def __getitems__(self, indices: list[int]) -> dict:
+        """A whole batch, as DataLoader asks for it: images (N, 3, H, W) in channels-last order."""
+        if self.pictures is None:
+            self.pictures = np.load(self.file, mmap_mode="c")  # torch wants a writable one; the file stays as it is
+        batch = torch.empty(2, len(indices), *self.pictures.shape[2:])
+        levels = torch.arange(256).expand(3, 1, 256) / 255
+        channel_starts = torch.tensor([0, 256, 512], dtype=torch.int32)
+        for place, index in enumerate(indices):
+            views = torch.from_numpy(self.pictures[index])  # (2, H, W, 3)
+            change = None
+            if self.augment:
+                with self.random_choices(index):
+                    if self.flip.draw():
+                        views = views.flip(0, 2)
+                    change = self.colours.draw()
+            for view, picture in enumerate(views):
+                target = batch[view, place]
+                if change is None:
+                    target.copy_(picture).div_(255)
+                else:
+                    table = change_colours(levels, *change).flatten()
+                    torch.index_select(table, 0, (picture + channel_starts).flatten(), out=target.flatten())
+        left, right = batch.permute(0, 1, 4, 2, 3)
+        return {"left_image": left, "right_image": right, "name": [self.pairs[index].name for index in indices]}
+
+
+def prepare_cache(
+    pairs: list[kitti.Pair], size: tuple[int, int], folder: str | Path, workers: int = 0, log: Callable = print
+) -> Path:
+    """Decodes and resizes every pair once, into one uint8 array (pairs, 2, height, width, 3) in `folder`; its path.
+
+    The name holds a fingerprint of the pictures (path, bytes, time of change) and the size: when one changes, the file
+    is made anew and the old one of the same drives and size removed. A killed preparation goes on where it stopped;
+    the file has its name only once it is whole. Raises OSError when the disk has no room, which is asked first.
+    """
+    folder = kitti.project_path(folder)
+    files = [file for pair in pairs for file in (pair.left, pair.right)]
+    stamps = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in ((file, file.stat()) for file in files)]
+    which = f"{size[0]}x{size[1]}-{fingerprint(map(str, files))}"
+    path = folder / f"{which}-{fingerprint(stamps)}.npy"
+    if path.is_file():
+        return path
+    partial = path.with_suffix(".part")
+    shape = (len(pairs), 2, *size, 3)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    start, bytes_a_pair = header.tell(), math.prod(shape[1:])
+    done = max(0, partial.stat().st_size - start) // bytes_a_pair if partial.is_file() else 0
+    needed = (len(pairs) - done) * bytes_a_pair
+    log(f"preparing {len(pairs) - done} pairs of {size[0]}x{size[1]}: {needed / 1e9:.2f} GB in {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise OSError(f"{free / 1e9:.2f} GB are free")
+        with open(partial, "r+b" if done else "wb") as file:
+            file.write(header.getvalue())
+            file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
+            resized = StereoDrives(pairs[done:], ResizeImage(size))
+            for sample in DataLoader(resized, None, num_workers=workers):
+                for view in VIEWS:
+                    file.write(np.asarray(sample[view]).tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{partial} could not be written ({error}): free space or choose another cache folder") from error
+    for old in folder.glob(f"{which}-*"):
+        if old != path:
+            old.unlink()
+    return path
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """Twelve hexadecimal digits of the lines' SHA-256."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def prepare_dataloader(
@@ -81,6 +183,7 @@ def prepare_dataloader(
     drives: str | list[str] | None = None,
     *,
     cameras: str = "colour",
+    truth: str = "auto",
     size: tuple[int, int] = (128, 416),
     batch_size: int = 8,
     augment: bool = True,
@@ -88,29 +191,34 @@ def prepare_dataloader(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    cache_dir: str | Path | None = None,
 ) -> DataLoader:
     """Batches of the drives of one side, shuffled and augmented for "train", in order for "val" and "test".
 
-    Images are float32 (N, 3, height, width) in [0, 1]. In training the last, smaller batch is left out. `drives` and
-    what is raised for missing ones: `kitti.select_drives`. With several processes, `rank` of `world_size` draws its
-    share. Raises ValueError when a training set is smaller than one batch.
+    Images are float32 (N, 3, height, width) in [0, 1]. In training the last, smaller batch is left out. `drives`,
+    `cameras`, `truth` and what is raised for missing ones: `kitti.select_pairs`. With several processes, `rank` of
+    `world_size` draws its share. With `cache_dir`, pictures are decoded and resized once into that folder
+    (`prepare_cache`), and every epoch reads them from there. Raises ValueError when a training set is smaller than one
+    batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    folders = kitti.select_drives(kitti.project_path(data_dir), mode, drives)
-    pairs = [pair for folder in folders.values() for pair in kitti.find_pairs(folder, cameras)]
+    pairs = kitti.select_pairs(kitti.project_path(data_dir), mode, drives, cameras, truth)
     train = mode == "train"
     if train and len(pairs) < batch_size * world_size:
         raise ValueError(f"{data_dir} has {len(pairs)} training pairs, fewer than one batch of {batch_size}")
     dataset = StereoDrives(pairs, image_transforms(mode, size, augment), seed)
+    if cache_dir is not None:
+        dataset = CachedDrives(pairs, prepare_cache(pairs, size, cache_dir, workers), train and augment, seed)
     share: DistributedSampler = DistributedSampler(dataset, world_size, rank, train, seed, drop_last=train)
     return DataLoader(
         dataset,
         batch_size,
-        sampler=share if train or world_size > 1 else None,
+        sampler=share if train else range(rank, len(dataset), world_size),  # unlike `share`, none twice
         num_workers=workers,
         drop_last=train,
         pin_memory=torch.cuda.is_available(),
+        collate_fn=None if cache_dir is None else dict,
     )
 
 

@@ -6,9 +6,11 @@ Every model takes images (N, 3, H, W) in [0, 1] and returns four disparity maps 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -157,6 +159,39 @@ def resize_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="nearest")
 
 
+class UpBlock(nn.Sequential):
+    """Nearest upsampling to `size`, then a `conv_block`: convolution, batch normalisation, ELU.
+
+    Twice as large, the four new pixels of an old one are equal, so a 3x3 window over them meets at most 2x2 different
+    values. One transposed convolution with the sums of the kernel's weights gives the same result (to rounding) with
+    4/9 of the multiplications, and the upsampled features are never written. At other sizes, and where the picture is
+    so small that summing the weights costs more than it saves, the two steps are done as they are said.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(*conv_block(channels_in, channels_out))
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
+        convolution, norm, activation = self
+        height, width = x.shape[-2:]
+        exporting = torch.onnx.is_in_onnx_export()  # a file for any number of pictures cannot choose by their number
+        if not exporting and tuple(size) == (2 * height, 2 * width) and x.shape[0] * height * width >= 256:
+            x = F.conv_transpose2d(x, upsampled_kernel(convolution.weight), stride=2, padding=1)  # type: ignore[arg-type]
+        else:
+            x = convolution(resize_to(x, size))
+        return activation(norm(x))
+
+
+def upsampled_kernel(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (in, out, 4, 4): what an old pixel gives to the 4x4 new ones around it.
+
+    Along one axis, a new pixel sees old ones through w1, w2, w3; an old one covers two, so it gives w3, w3 + w2,
+    w2 + w1, w1 to four new ones in a row.
+    """
+    gives = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    return torch.einsum("ai,bj,ocij->coab", gives, gives, weight)
+
+
 class DisparityHead(nn.Module):
     """3x3 convolution to two channels, then 0.3·sigmoid: disparities in (0, 0.3) of the width.
 
@@ -190,7 +225,7 @@ class Decoder(nn.Module):
         channels = skips[-1]
         for level in reversed(range(self.levels)):
             disparity = 2 if level < 3 else 0
-            self.up.append(conv_block(channels, widths[level]))
+            self.up.append(UpBlock(channels, widths[level]))
             self.join.append(conv_block(widths[level] + skip_at[level] + disparity, widths[level]))
             if level < 4:
                 self.heads.append(DisparityHead(widths[level], start))
@@ -205,7 +240,7 @@ class Decoder(nn.Module):
         for up, join in zip(self.up, self.join, strict=True):
             skip = skips.pop()
             target = size if skip is None else skip.shape[-2:]
-            parts = [up(resize_to(x, target))]
+            parts = [up(x, target)]
             if skip is not None:
                 parts.append(skip)
             if disparities:
@@ -226,6 +261,7 @@ class Monodepth(nn.Module):
         self.grey = grey
         self.config = config
         self.size: tuple[int, int] | None = None  # (height, width) it was trained at, known once loaded
+        self.notes: dict = {}  # what `save_model` was told beside it, such as the drives it was trained on
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.grey:  # a model of grey cameras sees colour pictures as the grey ones it knows (ITU-R 601)
@@ -280,10 +316,11 @@ def count_parameters(model: nn.Module) -> int:
 # --- weights on disk: safetensors, which holds numbers and no code --------------------------------------------------
 
 
-def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **notes: str | float | int) -> None:
+def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **notes: object) -> None:
     """Writes weights, the model's configuration and the picture `size` (height, width) it was trained at, in one piece.
 
-    The file is written beside and renamed, so that a full disk or a kill leaves the old one. Raises OSError naming it.
+    `notes` are kept with them, as JSON: `training.train` notes the epoch and the drives it learnt from. The file is
+    written beside and renamed, so that a full disk or a kill leaves the old one. Raises OSError naming it.
     """
     path = Path(path)
     metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
@@ -298,10 +335,10 @@ def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **note
         raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 
 
-def load_model(weights: str | Path) -> Monodepth:
-    """The model of a `.safetensors` file, or of a name in `models/` ("unet_sample"), in eval mode; `model.size` is set.
+def weights_path(weights: str | Path) -> Path:
+    """The `.safetensors` file of a path, or of a name in `models/` ("unet_sample"); a relative path is the project's.
 
-    Raises FileNotFoundError naming where it looked and ValueError for a file that holds something else.
+    Raises FileNotFoundError naming where it looked.
     """
     path = Path(weights).expanduser()
     if path.suffix != ".safetensors":
@@ -310,6 +347,16 @@ def load_model(weights: str | Path) -> Monodepth:
         path = project_root() / path
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: train with notebook 05, or name a model that lies in models/")
+    return path
+
+
+def load_model(weights: str | Path) -> Monodepth:
+    """The model of a `.safetensors` file, or of a name in `models/` ("unet_sample"), in eval mode.
+
+    `model.size` and `model.notes` are those it was saved with. Raises FileNotFoundError naming where it looked and
+    ValueError for a file that holds something else.
+    """
+    path = weights_path(weights)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -317,8 +364,102 @@ def load_model(weights: str | Path) -> Monodepth:
         model = get_model(config.pop("name"), **config)
         model.load_state_dict(safetensors.torch.load_file(path))
         model.size = (int(size[0]), int(size[1]))
+        model.notes = json.loads(metadata.get("notes", "{}"))
     except (safetensors.SafetensorError, LookupError, AttributeError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"{path} holds no monodepth weights ({str(error)[:200]}): train again with notebook 05"
         ) from error
     return model.eval()
+
+
+# --- ONNX: the same network for other programs ----------------------------------------------------------------------
+
+ONNX_OUTPUTS = ("disparity", "disparity_2", "disparity_4", "disparity_8")
+ONNX_TOLERANCE = 1e-4  # of the width: a file further from torch's answer is not kept
+
+
+def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None = None) -> float:
+    """Writes `model`, in eval mode, as an ONNX file, and runs it: returns its largest difference from torch's answer.
+
+    Input `images` (N, 3, H, W), RGB in [0, 1], for any N; `size` (H, W) is fixed in the file, the one the weights were
+    trained at unless given. Outputs `disparity`, `disparity_2`, `disparity_4`, `disparity_8` (N, 2, h, w) at 1, 1/2,
+    1/4, 1/8, left and right, as fractions of the width. The file is written beside and renamed.
+    Raises ImportError when the extra `onnx` is missing, ValueError for a missing or impossible size, RuntimeError when
+    the file's answer is further than 1e-4 from torch's, OSError naming a file that cannot be written.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  torch's exporter uses it
+    except ImportError as error:
+        raise ImportError(f'ONNX export needs the extra "onnx" ({error}): pip install -e ".[onnx]"') from error
+    height, width = size or model.size or (0, 0)
+    if height < 1 or width < 1:
+        raise ValueError(f"the picture size is {height} x {width}: give the (height, width) the network shall work at")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    training = model.training
+    model.eval()
+    try:
+        program = torch.onnx.export(
+            model,
+            (torch.rand(2, 3, height, width, device=next(model.parameters()).device),),
+            input_names=["images"],
+            output_names=list(ONNX_OUTPUTS),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.model.graph.metadata_props.clear()
+        for node in program.model.graph:  # the exporter notes the source's paths on this machine
+            node.metadata_props.clear()
+        program.save(partial, external_data=False)
+        difference = onnx_difference(model, partial, (height, width))
+        if not difference <= ONNX_TOLERANCE:
+            raise RuntimeError(f"{path} is {difference:.1e} of the width away from torch's answer: it was not kept")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
+    finally:
+        partial.unlink(missing_ok=True)
+        model.train(training)
+    return difference
+
+
+def onnx_difference(model: nn.Module, path: str | Path, size: tuple[int, int]) -> float:
+    """Largest |difference| between `model` and its ONNX file, over all outputs for 1 and for 3 random pictures."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    device, largest = next(model.parameters()).device, []
+    for count in (1, 3):
+        images = torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = model(images.to(device))
+        answers = session.run(list(ONNX_OUTPUTS), {"images": images.numpy()})
+        largest += [(torch.from_numpy(a) - b.cpu()).abs().max() for a, b in zip(answers, expected, strict=True)]
+    return float(torch.stack(largest).max())  # not a number when one of them is
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m monodepth_lib.networks --weights unet_sample --onnx unet_sample.onnx`. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.networks", description="Weights as an ONNX file.")
+    parser.add_argument("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
+    parser.add_argument("--onnx", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="default: the weights' own")
+    options = parser.parse_args(arguments)
+    try:
+        model = load_model(options.weights)
+        difference = export_onnx(model, options.onnx, options.size)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    height, width = options.size or model.size  # type: ignore[misc]
+    print(f"{options.onnx}: {options.weights} for pictures of {height} x {width}, any number at a time")
+    print(f"largest difference from torch under onnxruntime: {difference:.0e} of the width")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

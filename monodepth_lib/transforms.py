@@ -43,8 +43,12 @@ class RandomFlip:
     def __init__(self, p: float = 0.5):
         self.p = p
 
+    def draw(self) -> bool:
+        """Whether the next sample is flipped."""
+        return bool(torch.rand(()) < self.p)
+
     def __call__(self, sample: dict) -> dict:
-        if torch.rand(()) >= self.p:
+        if not self.draw():
             return sample
         left, right = (ImageOps.mirror(sample[view]) for view in VIEWS)
         return {**sample, "left_image": right, "right_image": left}
@@ -75,13 +79,19 @@ class AugmentImagePair:
     def __init__(self, p: float = 0.5, gamma=(0.8, 1.2), brightness=(0.5, 2.0), colour=(0.8, 1.2)):
         self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour
 
-    def __call__(self, sample: dict) -> dict:
+    def draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The next sample's (gamma, brightness, colour), or None when it stays as it is."""
         if torch.rand(()) >= self.p:
-            return sample
+            return None
         gamma = torch.empty(()).uniform_(*self.gamma)
         brightness = torch.empty(()).uniform_(*self.brightness)
-        colour = torch.empty(3).uniform_(*self.colour)
-        return {**sample, **{view: change_colours(sample[view], gamma, brightness, colour) for view in VIEWS}}
+        return gamma, brightness, torch.empty(3).uniform_(*self.colour)
+
+    def __call__(self, sample: dict) -> dict:
+        change = self.draw()
+        if change is None:
+            return sample
+        return {**sample, **{view: change_colours(sample[view], *change) for view in VIEWS}}
 
 
 def image_transforms(mode: str, size: tuple[int, int] = (128, 416), augment: bool = True) -> Compose:

@@ -1,15 +1,18 @@
 """From drives to batches: order, seeds, workers and files that cannot be read."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic import make_drive, make_stereo_2015, shifted_pair
+from synthetic import make_drive, make_stereo_2015, shifted_pair, to_picture
 
-from monodepth_lib import kitti
+from monodepth_lib import data, kitti
 from monodepth_lib.data import (
     StereoDrives,
     pick_device,
+    prepare_cache,
     prepare_dataloader,
     read_picture,
     row_search,
@@ -228,3 +231,78 @@ def test_row_search_finds_the_shift_and_the_row(down):
     assert (shift[inner] == 7).all()
     assert least[inner].max() < 1e-5
     assert row_search(left, right, down + 2, furthest=12)[0][inner].mean() > 0.01
+
+
+# --- pictures prepared once ---
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prepared_pictures_give_the_very_same_batches(data_dir, tmp_path, augment, workers):
+    options = dict(augment=augment, seed=3)
+    for epoch in (0, 1):
+        plain = batches(data_dir, epoch=epoch, **options)
+        assert same(plain, batches(data_dir, epoch=epoch, cache_dir=tmp_path, workers=workers, **options))
+    assert same(batches(data_dir, "val"), batches(data_dir, "val", cache_dir=tmp_path))
+
+
+def drive_of(tmp_path, frames=4):
+    pairs = kitti.find_pairs(make_drive(tmp_path / "2020_01_01_drive_0009_sync", range(frames)))
+    said = []
+    return pairs, tmp_path / "cache", said
+
+
+def test_preparation_says_its_size_first_and_is_done_once(tmp_path):
+    pairs, cache, said = drive_of(tmp_path)
+    path = prepare_cache(pairs, SIZE, cache, log=said.append)
+    assert len(said) == 1 and "4 pairs of 16x48" in said[0] and "GB in" in said[0]
+    before = path.stat().st_mtime_ns
+    assert prepare_cache(pairs, SIZE, cache, log=said.append) == path
+    assert len(said) == 1 and path.stat().st_mtime_ns == before
+
+
+def test_a_changed_picture_or_size_makes_prepared_ones_stale(tmp_path):
+    pairs, cache, said = drive_of(tmp_path)
+    path = prepare_cache(pairs, SIZE, cache, log=said.append)
+    to_picture(torch.zeros(1, 3, 32, 96)).save(pairs[2].right)
+    renewed = prepare_cache(pairs, SIZE, cache, log=said.append)
+    assert np.load(renewed)[2, 1].max() == 0 and np.load(renewed)[1, 1].max() > 0
+    assert not path.exists()  # the stale one does not fill the disk
+    assert prepare_cache(pairs, (8, 24), cache, log=said.append) != renewed and renewed.exists()
+
+
+@pytest.mark.parametrize("cut", [10, 200, 2.5])  # in the header, in the first pair, in the third
+def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, cut, monkeypatch):
+    pairs, cache, said = drive_of(tmp_path)
+    whole = prepare_cache(pairs, SIZE, cache, log=said.append)
+    values = np.load(whole)
+    bytes_a_pair = values[0].size
+    start = whole.stat().st_size - values.size
+    kept = int(start + cut * bytes_a_pair) if isinstance(cut, float) else cut
+    whole.with_suffix(".part").write_bytes(whole.read_bytes()[:kept])
+    whole.unlink()
+    read = []
+    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or read_picture(path))
+    assert np.array_equal(np.load(prepare_cache(pairs, SIZE, cache, log=said.append)), values)
+    assert len(read) == (4 if isinstance(cut, float) else 8)
+    assert [file.suffix for file in cache.iterdir()] == [".npy"]
+
+
+def test_preparation_without_room_is_refused_before_and_named_during(tmp_path, monkeypatch, full_disk):
+    pairs, cache, said = drive_of(tmp_path)
+    with full_disk(), pytest.raises(OSError, match=r"\.part could not be written .* free space"):
+        prepare_cache(pairs, SIZE, cache, log=said.append)
+    assert not list(cache.glob("*.npy"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r"0\.00 GB are free"):
+        prepare_cache(pairs, (1024, 2048), cache, log=said.append)
+
+
+def test_a_broken_picture_stops_the_preparation_by_name_and_loses_nothing(tmp_path):
+    pairs, cache, said = drive_of(tmp_path)
+    whole = pairs[3].left.read_bytes()
+    pairs[3].left.write_bytes(whole[:200])
+    with pytest.raises(ValueError, match=r"0000000003\.png cannot be read"):
+        prepare_cache(pairs, SIZE, cache, log=said.append)
+    assert not list(cache.glob("*.npy"))

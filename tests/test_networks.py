@@ -45,6 +45,23 @@ def test_each_level_refines_the_coarser_disparity():
     assert all(head.conv.bias.grad.abs().sum() > 0 for head in model.decoder.heads)
 
 
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((2, 5, 16, 16), (32, 32)), ((1, 5, 20, 30), (40, 60)), ((2, 5, 16, 16), (31, 32)), ((1, 5, 2, 2), (4, 4))],
+)
+def test_an_up_block_is_upsampling_then_convolution_and_so_are_its_gradients(shape, size):
+    block = networks.UpBlock(5, 7).double()
+    convolution, norm, activation = block
+    x = torch.randn(shape, dtype=torch.double, requires_grad=True)
+    fast = block(x, size)
+    plain = activation(norm(convolution(torch.nn.functional.interpolate(x, size))))
+    assert torch.allclose(fast, plain, atol=1e-12)
+    out = torch.randn_like(fast)
+    wanted = (x, *block.parameters())
+    for one, other in zip(torch.autograd.grad(fast, wanted, out), torch.autograd.grad(plain, wanted, out), strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
+
+
 @pytest.mark.parametrize("start", [0.01, 0.15, 0.25])
 def test_start_disparity_is_what_a_fresh_model_says(start):
     with torch.no_grad():
@@ -171,6 +188,7 @@ def test_weights_and_configuration_survive_the_round_trip(tmp_path, name, option
     assert equal_weights(model, loaded)
     assert loaded.config == model.config
     assert loaded.size == (32, 96)
+    assert loaded.notes == {"epoch": 3}
     assert not loaded.training
     assert loaded.grey is options.get("grey", False)
 
