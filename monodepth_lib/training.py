@@ -1,23 +1,38 @@
-"""Notebook 05: the training loop, its schedule, its checkpoints and its history."""
+"""Notebook 05: the training loop, its schedule, its checkpoints and its history, in one process or in many.
+
+On several GPUs (the settings are the notebook's; the batch is shared out among the processes):
+
+    torchrun --nproc-per-node=4 -m monodepth_lib.training --profile full --data data --train-drives lab --val-drives lab
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import csv
 import math
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from .data import pick_device, set_epoch, to_device
+from .data import pick_device, prepare_dataloader, set_epoch, to_device
+from .kitti import check_split, project_path, select_drives
 from .losses import MonodepthLoss
-from .networks import Monodepth, save_model
+from .networks import Monodepth, get_model, save_model
+
+CHECKPOINT_VERSION = 2  # of what lies in last.pt; a file of another one is refused
+CLOCK_STEPS = 20  # within an epoch, the clock is looked at so often
+LOW_SPREAD = 0.05  # standard deviation / mean of a disparity map: below, it says nearly the same everywhere
+COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run that says so for as long, both, is stopped
 
 # What a run costs, chosen by one word. "full" is the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4, batch 8.
 PROFILES: dict[str, dict] = {
@@ -79,29 +94,44 @@ def halve_twice(step: int, steps: int) -> float:
 
 
 class Mean:
-    """Means of the loss and its parts over an epoch, weighted by batch size; they stay on the device until read."""
+    """Means of the loss and its parts over an epoch, weighted by batch size; they stay on the device until read.
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
+    With several processes, each adds its own pairs and all read the mean over everyone's. `steps` counts the batches.
+    """
+
+    def __init__(self, steps: int = 0, count: int = 0, sums: dict[str, Tensor] | None = None) -> None:
+        self.steps, self.count, self.sums = steps, count, dict(sums or {})
 
     def add(self, values: dict[str, Tensor], batch_size: int) -> None:
+        self.steps += 1
         self.count += batch_size
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach() * batch_size
 
+    def total(self) -> tuple[int, dict[str, float]]:
+        """The number of pairs and the sums over all processes; one may have had no batch, and so no names."""
+        shares = gather((self.count, {name: float(value) for name, value in self.sums.items()}))
+        names = dict.fromkeys(name for _, sums in shares for name in sums)
+        return sum(count for count, _ in shares), {n: sum(sums.get(n, 0.0) for _, sums in shares) for n in names}
+
     def read(self) -> dict[str, float]:
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+        count, sums = self.total()
+        return {name: value / count for name, value in sums.items()}
 
 
 def train_one_epoch(
-    model: nn.Module, loader: DataLoader, loss: nn.Module, optimizer, scheduler, device: torch.device,
+    model: nn.Module, loader: Iterable[dict], loss: Callable, optimizer, scheduler, device: torch.device,
     precision: str = "float32", scaler: torch.amp.GradScaler | None = None,
+    mean: Mean | None = None, after_step: Callable[[Mean], None] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """One pass over the training pairs. Returns the epoch's mean loss and its parts."""
+    """One pass over the training pairs. Returns the epoch's mean loss and its parts.
+
+    `mean` holds what the epoch's earlier batches gave, when `loader` has only the rest of them; `after_step` is called
+    with it after every step.
+    """
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     model.train()
-    mean = Mean()
+    mean = mean or Mean()
     for batch in loader:
         batch = to_device(batch, device)
         left, right = batch["left_image"], batch["right_image"]
@@ -110,7 +140,7 @@ def train_one_epoch(
         total, parts = loss(disparities, left, right)  # the right one is the teacher
         if device.type == "cpu" and not torch.isfinite(total):
             # on a CPU grid_sample's backward ends the process on such values (pytorch issue 24823); a GPU run, which
-            # must not wait for the loss in every step, is checked once an epoch
+            # must not wait for the loss in every step, is checked before each checkpoint
             raise FloatingPointError("the loss is not finite")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
@@ -118,6 +148,8 @@ def train_one_epoch(
         scaler.update()
         scheduler.step()
         mean.add({"loss": total, **parts}, len(left))
+        if after_step:
+            after_step(mean)
     return mean.read()
 
 
@@ -157,67 +189,107 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     size: tuple[int, int] = (128, 416),
+    save_minutes: float = 10,
+    compile: bool = False,
+    sync_batch_norm: bool = True,
     on_epoch: Callable[[Monodepth, int], None] | None = None,
     log: Callable[[str], None] = print,
 ) -> list[dict]:
     """Trains with Adam and returns the history, one dict an epoch; one line an epoch goes to `log`.
 
-    Writes to `output_dir`: `last.pt` (everything a resumed run needs), `weights.safetensors` (the epoch with the lowest
-    validation loss, or the last one without validation) and `history.csv`. `resume` goes on from `last.pt` where
-    there is one: training 1 epoch and resuming for 1 more gives the weights of training 2. `stop_after` ends after
+    Writes to `output_dir`: `last.pt` (everything a resumed run needs; see `Checkpoints`), `weights.safetensors` (the
+    epoch with the lowest validation loss, or the last one without validation; its notes name the drives) and
+    `history.csv`. `last.pt` is written before the first epoch, after each, and within one every `save_minutes`: no more
+    is lost when a run is killed. `resume` goes on from it where there is one and, on a CPU, ends with the very weights
+    of a run that was never interrupted; without `resume` a run starts anew and replaces it. `stop_after` ends after
     that epoch of the run, with the schedule of all `epochs`. `on_epoch(model, epoch)` is called with the untrained
-    model (epoch 0) and after every epoch. Raises ValueError for a checkpoint of another run, FloatingPointError for a
-    loss that is not finite.
+    model (epoch 0) and after every epoch. `compile` hands the network and the loss to torch.compile.
+
+    In a process of a group (torch.distributed, see `main`) all processes train one model: each one's loader gives its
+    share, gradients are averaged, and the first process writes, logs and calls `on_epoch`. On GPUs `sync_batch_norm`
+    lets batch normalisation see the whole batch instead of the process's share.
+
+    Raises ValueError for a checkpoint of another run, FloatingPointError for a loss or weights that are not finite,
+    RuntimeError for a disparity that stays the same everywhere, OSError for a full disk; last.pt outlives them all.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}; it must be at least 1")
+    rank, processes = process()
+    if rank > 0:
+        on_epoch, log = None, lambda _: None
     target = pick_device(device)
     precision = pick_precision(precision, target)
     output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    if val_loader is not None and not len(val_loader.dataset):  # type: ignore[arg-type]
+        val_loader = None  # none at all; one process's share alone may be empty
     loss = loss or MonodepthLoss()
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=target.type == "cuda")
+    network: nn.Module = share_model(model, target, sync_batch_norm) if processes > 1 else model
+    criterion: Callable = loss
+    if compile:
+        network, criterion = torch.compile(network), torch.compile(loss)  # type: ignore[assignment]
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     steps = epochs * len(train_loader)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: halve_twice(step, steps))
     scaler = torch.amp.GradScaler(target.type, enabled=precision == "fp16")
+    drives = {"train_drives": drive_names(train_loader), "val_drives": drive_names(val_loader)}
+    run = {"network": model.config, "size": tuple(size), "epochs": epochs, "steps": steps}
+    run |= {"batch_size": (train_loader.batch_size or 1) * processes, "train_drives": drives["train_drives"]}
+    run |= {"seed": getattr(train_loader.dataset, "seed", None)}
+    checkpoints = Checkpoints(output, run, target, model, optimizer, scheduler, scaler)
+
     history: list[dict] = []
-    run = {"network": model.config, "epochs": epochs, "steps": steps, "learning_rate": learning_rate}
-    checkpoint = output / "last.pt"
-    if resume and checkpoint.is_file():
-        history = load_checkpoint(checkpoint, model, optimizer, scheduler, scaler, run)
-    elif on_epoch:
+    mean, seconds = Mean(), 0.0  # of an epoch that had begun
+    if not resume or not checkpoints.load(log):
+        checkpoints.start()
+    else:
+        history, mean, seconds = checkpoints.history, checkpoints.mean, checkpoints.seconds
+        if (before := scheduler.base_lrs[0]) != learning_rate:
+            log(f"learning_rate was {before:g}, from here on it is {learning_rate:g}")
+            scheduler.base_lrs = [learning_rate]
+            optimizer.param_groups[0]["lr"] = learning_rate * halve_twice(scheduler.last_epoch, steps)
+        if history:
+            checkpoints.write_history(history)  # a kill may have come between last.pt and this
+    if on_epoch and not history and not mean.steps:
         on_epoch(model, 0)
 
     for epoch in range(len(history), epochs if stop_after is None else min(epochs, stop_after)):
-        started = time.perf_counter()
+        started = time.perf_counter() - seconds
+
+        def after_step(mean: Mean, started: float = started) -> None:
+            if mean.steps % CLOCK_STEPS == 0 and mean.steps < len(train_loader) and checkpoints.due(save_minutes):
+                checkpoints.save(history, mean, time.perf_counter() - started)
+
         set_epoch(train_loader, epoch)
-        rate = optimizer.param_groups[0]["lr"]
+        batches = iter(rest_of_epoch(train_loader, mean.steps))
+        if mean.steps:
+            checkpoints.restore_random()  # making the iterator has drawn a number, as it had before the kill
         try:
-            trained = train_one_epoch(model, train_loader, loss, optimizer, scheduler, target, precision, scaler)
-            validated = validate(model, val_loader, loss, target, precision) if val_loader else {}
-            if not all(map(math.isfinite, [*trained.values(), *validated.values()])):
-                raise FloatingPointError("the mean loss is not finite")
+            trained = train_one_epoch(
+                network, batches, criterion, optimizer, scheduler, target, precision, scaler, mean, after_step
+            )
+            if processes > 1:
+                for buffer in model.buffers():  # batch normalisation's running averages: the first process's
+                    dist.broadcast(buffer, 0)
+            validated = validate(model, val_loader, loss, target, precision) if val_loader is not None else {}
+            check_finite(model, [*trained.values(), *validated.values()])
         except FloatingPointError as error:
             raise FloatingPointError(
-                f"the loss is not finite in epoch {epoch + 1}: lower learning_rate, or use precision='float32'; "
-                f"{checkpoint} still holds the epoch before"
+                f"{error} in epoch {epoch + 1}: lower learning_rate, or use precision='float32', and go on with "
+                f"resume=True; {checkpoints.last} still holds what came before"
             ) from error
-        row = {"epoch": epoch + 1, "learning_rate": rate}
+        row = {"epoch": epoch + 1, "learning_rate": learning_rate * halve_twice(epoch * len(train_loader), steps)}
         row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
         row["seconds"] = time.perf_counter() - started
         history.append(row)
-        if validated and validated["spread"] < 0.05:
-            warnings.warn(
-                f"epoch {epoch + 1}: the disparity is nearly the same everywhere (spread {validated['spread']:.3f}); "
-                "try a smaller learning rate or start_disparity",
-                stacklevel=2,
-            )
+        mean, seconds = Mean(), 0.0
+        if low_spread(history):
+            checkpoints.warn_or_stop(history, len(train_loader))
         best = not validated or validated["loss"] <= min(r.get("val_loss", math.inf) for r in history)
-        if best:
-            save_model(model, output / "weights.safetensors", size, epoch=epoch + 1)
-        save_checkpoint(checkpoint, model, optimizer, scheduler, scaler, run, history)
-        write_history(history, output / "history.csv")
+        if best and rank == 0:
+            save_model(model, output / "weights.safetensors", size, epoch=epoch + 1, **drives)
+        checkpoints.save(history)
+        checkpoints.write_history(history)
         said = f"  val {validated['loss']:.3f}" if validated else ""
         log(f"epoch {epoch + 1:>3}/{epochs}  train {trained['loss']:.3f}{said}  {row['seconds']:.1f} s{' *' * best}")
         if on_epoch:
@@ -225,45 +297,198 @@ def train(
     return history
 
 
-def save_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, run: dict, history: list[dict]) -> None:
-    """Writes all of a run's state beside `path` and renames it, so a kill or a full disk leaves the old one whole."""
-    state = {
-        "run": run,
-        "history": history,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
+def drive_names(loader: DataLoader | None) -> list[str]:
+    """The names of a loader's drives: stored with the weights, so that a test can tell what the model has seen."""
+    pairs = getattr(loader.dataset, "pairs", []) if loader is not None else []
+    return sorted({pair.folder.name for pair in pairs})
+
+
+def rest_of_epoch(loader: DataLoader, done: int) -> DataLoader:
+    """`loader` without its first `done` batches, which are not read either. Call `set_epoch` first."""
+    if not done:
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=list(loader.batch_sampler or [])[done:],
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def check_finite(model: nn.Module, means: Iterable[float]) -> None:
+    """Raises FloatingPointError: the last step can spoil the weights while every loss was still finite."""
+    if not all(map(math.isfinite, means)):
+        raise FloatingPointError("the loss is not finite")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise FloatingPointError("a weight of the network is not finite")
+
+
+def low_spread(history: list[dict]) -> int:
+    """How many epochs in a row, up to the last one, had a disparity that is nearly the same everywhere."""
+    lows = [row.get("val_spread", 1.0) < LOW_SPREAD for row in history]
+    return lows[::-1].index(False) if False in lows else len(lows)
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """`last.pt` and `previous.pt` of a run: all that the next step depends on.
+
+    That is: weights, Adam's memory, the place in the schedule, the history, torch's random states, and within an epoch
+    what its steps gave so far. Order and augmentation follow from seed, epoch and step. Files are written beside and
+    renamed. `previous.pt` is the end of the last good epoch before `last.pt`, and takes its place when that cannot be
+    read. With several processes the first one reads and writes; what it reads goes to all, however many they are.
+    """
+
+    def __init__(self, folder: Path, run: dict, device: torch.device, model: nn.Module, optimizer, scheduler, scaler):
+        """`run` tells this run from others: settings that have to be the same when it is resumed."""
+        self.last, self.previous = folder / "last.pt", folder / "previous.pt"
+        self.run = {"version": CHECKPOINT_VERSION, **run}
+        self.device, self.model = device, model
+        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+        self.first = process()[0] == 0
+        self.history: list[dict] = []
+        self.mean, self.seconds = Mean(), 0.0  # of an epoch that had begun
+        self.random: list[Tensor] = []
+        self.good = False  # is last.pt the end of a good epoch of this run? Then it may become previous.pt
+        self.saved = time.monotonic()
+
+    def start(self) -> None:
+        """Makes last.pt the untrained model's: whatever run's it was, and to see that it can be written."""
+        check_finite(self.model, [])
+        if self.first:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+        self.save([])
+        if self.first:
+            self.previous.unlink(missing_ok=True)
+
+    def due(self, minutes: float) -> bool:
+        """Has the first process's clock gone on by so much since the last time?"""
+        return from_first(time.monotonic() - self.saved >= 60 * minutes)
+
+    def save(self, history: list[dict], mean: Mean | None = None, seconds: float = 0.0) -> None:
+        """Writes the end of an epoch or, within one, with its `mean` so far. Raises OSError when it cannot."""
+        begun = None
+        if mean:
+            count, sums = mean.total()
+            check_finite(self.model, sums.values())
+            begun = {"steps": mean.steps, "count": count, "sums": sums, "seconds": seconds}
+        if self.first:
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {"run": self.run, "history": history, "begun": begun, "random": self.random_states()}
+            with written_beside(self.last) as partial:
+                with open(partial, "wb") as file:
+                    torch.save(state, file)
+                    os.fsync(file.fileno())
+                if self.good:
+                    os.replace(self.last, self.previous)
+        self.good = begun is None and not low_spread(history)
+        self.saved = time.monotonic()
+
+    def load(self, log: Callable[[str], None]) -> bool:
+        """Puts everything back as it was saved; False when there is nothing. Raises ValueError as `read` does."""
+        state = from_first(self.read(log) if self.first else None)
+        if state is None:
+            return False
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.history, self.random = state["history"], state["random"]
+        self.restore_random()
+        if begun := state["begun"]:
+            self.seconds, self.mean = begun["seconds"], Mean(begun["steps"])
+            if self.first:  # what all processes had, whose number may have changed
+                sums = {name: torch.tensor(value, device=self.device) for name, value in begun["sums"].items()}
+                self.mean = Mean(begun["steps"], begun["count"], sums)
+        self.good = not begun and not low_spread(self.history)
+        return True
+
+    def read(self, log: Callable[[str], None]) -> dict | None:
+        """The state in last.pt or, when that is missing or cannot be read, in previous.pt; None without either.
+
+        Raises ValueError naming what is another run's, and when neither can be read.
+        """
+        faults: list[Exception] = []
+        for path in (self.last, self.previous):
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code that a file may hold
+                found = state["run"]
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+                faults.append(error)
+                continue
+            if (version := found.get("version", 1)) != CHECKPOINT_VERSION:
+                raise ValueError(
+                    f"{path} is of version {version} (here {CHECKPOINT_VERSION}); choose another output folder or use "
+                    "resume=False"
+                )
+            if found != self.run:
+                differing = [key for key in self.run if found.get(key) != self.run[key]]
+                other = ", ".join(f"{key} {found.get(key)} (here {self.run[key]})" for key in differing)
+                raise ValueError(f"{path} is of another run: {other}; choose another output folder or use resume=False")
+            if path == self.previous:
+                log(f"{self.last} cannot be read or is missing: going on from {path}, epoch {len(state['history'])}")
+                os.replace(path, self.last)
+            return state
+        if faults:
+            raise ValueError(
+                f"{self.last} is no checkpoint of this project: remove it or use resume=False"
+            ) from faults[0]
+        return None
+
+    def random_states(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
+
+    def restore_random(self) -> None:
+        torch.set_rng_state(self.random[0])
+        if self.device.type == "cuda" and len(self.random) > 1:
+            torch.cuda.set_rng_state(self.random[1], self.device)
+
+    def write_history(self, history: list[dict]) -> None:
+        if self.first:
+            write_history(history, self.last.with_name("history.csv"))
+
+    def warn_or_stop(self, history: list[dict], steps: int) -> None:
+        """A warning that the disparity is nearly the same everywhere; RuntimeError when it stays so.
+
+        A fresh network says the same everywhere, too: it is given time (`steps` are those of an epoch).
+        Then last.pt becomes the one before the first of these epochs again.
+        """
+        low, spread = low_spread(history), history[-1]["val_spread"]
+        remedy = "try a smaller learning_rate or start_disparity, and look at a pair: are left and right swapped?"
+        if low < COLLAPSE_EPOCHS or low * steps < COLLAPSE_STEPS:
+            if self.first:
+                said = f"epoch {len(history)}: the disparity is nearly the same everywhere (spread {spread:.3f})"
+                warnings.warn(f"{said}; {remedy}", stacklevel=3)
+            return
+        if self.first:
+            self.write_history(history)
+            if self.previous.is_file():
+                os.replace(self.previous, self.last)
+        raise RuntimeError(
+            f"epochs {len(history) - low + 1} to {len(history)}: the disparity is nearly the same everywhere (spread "
+            f"{spread:.3f}); {remedy} {self.last} is that of epoch {len(history) - low}, to go on from with resume=True"
+        )
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to, and renames it: a kill or a full disk leaves the old file whole."""
     partial = path.with_name(path.name + ".tmp")
     try:
-        torch.save(state, partial)
+        yield partial
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 
 
-def load_checkpoint(path: Path, model: Monodepth, optimizer, scheduler, scaler, run: dict) -> list[dict]:
-    """Puts a run's state back and returns its history. Raises ValueError naming a checkpoint of another run."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["run"]
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise ValueError(f"{path} is no checkpoint of this project: remove it or use resume=False") from error
-    if found != run:
-        other = ", ".join(f"{key} {found.get(key)} (here {run[key]})" for key in run if found.get(key) != run[key])
-        raise ValueError(f"{path} is of another run: {other}; choose another output folder or use resume=False")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    scaler.load_state_dict(state["scaler"])
-    return state["history"]
-
-
 def write_history(history: list[dict], path: str | Path) -> None:
-    """The history as CSV, one row an epoch."""
-    with open(path, "w", newline="") as file:
+    """The history as CSV, one row an epoch. Raises OSError when it cannot be written."""
+    with written_beside(Path(path)) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)
@@ -273,3 +498,153 @@ def read_history(path: str | Path) -> list[dict]:
     """A history written by `write_history`, numbers as floats."""
     with open(path, newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+# --- several processes --------------------------------------------------------------------------------------------
+
+
+def process() -> tuple[int, int]:
+    """This process's number in its group and how many there are: (0, 1) without a group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather(value: object) -> list:
+    """The `value` of each process."""
+    everyone = [value] * process()[1]
+    if len(everyone) > 1:
+        dist.all_gather_object(everyone, value)
+    return everyone
+
+
+def from_first(value):
+    """The `value` of the first process, for all."""
+    box = [value]
+    if process()[1] > 1:
+        dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def share_model(model: nn.Module, device: torch.device, sync_batch_norm: bool = True) -> nn.Module:
+    """`model` as each process trains it: the same weights at the start, and gradients averaged in every step.
+
+    Batch normalisation of one process sees its share of the batch alone. On GPUs it is turned (in place) into one that
+    takes its statistics over all of them, which torch has for CUDA only.
+    """
+    if device.type != "cuda":
+        return DistributedDataParallel(model)
+    if sync_batch_norm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device.index])
+
+
+def join_group(device: str) -> str:
+    """Joins the group that torchrun has announced, if it has; returns the device of this process.
+
+    Raises ValueError when there are more processes than GPUs.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return device
+    local = int(os.environ["LOCAL_RANK"])
+    cuda = pick_device(device).type == "cuda"
+    if cuda and local >= torch.cuda.device_count():
+        raise ValueError(f"process {local} has no GPU, torch sees {torch.cuda.device_count()}: lower --nproc-per-node")
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    return f"cuda:{local}" if cuda else device
+
+
+def loaders(options: argparse.Namespace, config: dict) -> tuple[DataLoader, DataLoader]:
+    """This process's shares of the pairs of training and validation; `config` is that of `settings`.
+
+    Raises ValueError when the batch cannot be shared out evenly, and when a drive is on both sides.
+    """
+    rank, processes = process()
+    if config["batch_size"] % processes:
+        raise ValueError(f"batch_size is {config['batch_size']}; {processes} processes cannot share it out evenly")
+    root = project_path(options.data_dir)
+    check_split(
+        select_drives(root, "train", options.train_drives),
+        select_drives(root, "val", options.val_drives),
+    )
+    common = {
+        "cameras": options.cameras,
+        "size": (config["height"], config["image_width"]),
+        "batch_size": config["batch_size"] // processes,
+        "workers": config["workers"],
+        "rank": rank,
+        "world_size": processes,
+        "cache_dir": options.cache_dir,
+    }
+    return (
+        prepare_dataloader(root, "train", options.train_drives, seed=options.seed, **common),
+        prepare_dataloader(root, "val", options.val_drives, **common),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line, for one process or started by torchrun in many. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monodepth_lib.training", description="Trains as notebook 05 does, also in many processes."
+    )
+    parser.add_argument("--data-dir", "--data", default="data/sample", help="folder with the drives")
+    parser.add_argument("--output-dir", "--output", default="output/training", help="weights and checkpoints go here")
+    parser.add_argument("--cameras", default="colour", choices=("colour", "grey"))
+    parser.add_argument("--train-drives", help="names parted by commas, or a split such as lab; default: folder train")
+    parser.add_argument("--val-drives", help="the same, or none; default: folder vals")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--profile", default="class", choices=PROFILES, help="the settings that follow, at once")
+    helps = {"batch_size": "pairs a step, of all processes together", "workers": "loading processes of each process"}
+    for name, value in PROFILES["full"].items():
+        names = ["--model-name", "--model"] if name == "model" else [f"--{name.replace('_', '-')}"]
+        parser.add_argument(*names, dest=name, type=type(value), help=helps.get(name))
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    parser.add_argument("--save-minutes", type=float, default=10, help="within an epoch, save this often (default 10)")
+    parser.add_argument("--cache-dir", help="decode and resize the pictures once, into this folder")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network and the loss")
+    parser.add_argument("--no-sync-batch-norm", action="store_true", help="batch statistics of each GPU alone")
+    options = parser.parse_args(arguments)
+    try:
+        config = settings(options.profile, **{name: getattr(options, name) for name in PROFILES["full"]})
+        device = join_group(options.device)
+        rank, processes = process()
+        for turn in range(processes if options.cache_dir else 1):  # the first one fills the cache, the others find it
+            if turn == rank or not options.cache_dir:
+                train_loader, val_loader = loaders(options, config)
+            if options.cache_dir and processes > 1:
+                dist.barrier()
+        torch.manual_seed(options.seed)
+        train(
+            get_model(config["model"], width=config["width"], grey=options.cameras == "grey"),
+            train_loader,
+            val_loader,
+            project_path(options.output_dir),
+            epochs=config["epochs"],
+            learning_rate=config["learning_rate"],
+            device=device,
+            precision=config["precision"],
+            resume=options.resume,
+            size=(config["height"], config["image_width"]),
+            save_minutes=options.save_minutes,
+            compile=options.compile,
+            sync_batch_norm=not options.no_sync_batch_norm,
+            log=lambda line: print(line, flush=True),
+        )
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # nobody leaves while another still needs it
+            dist.destroy_process_group()
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        rank, processes = process()
+        where = f"process {rank} of {processes}: " if processes > 1 else ""
+        print(f"{where}{error}", file=sys.stderr)
+        if processes > 1 and isinstance(error, RuntimeError):
+            print(f"{where}if another process has ended, start again with --resume", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

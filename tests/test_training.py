@@ -53,9 +53,9 @@ def state_of(output):
 
 
 def test_training_2_is_training_1_and_resuming_1_bit_for_bit(data_dir, tmp_path, tiny):
-    whole, first = tiny(), tiny()
+    whole = tiny()  # which seeds torch, too
     run(whole, data_dir, tmp_path / "whole")
-    run(first, data_dir, tmp_path / "parts", stop_after=1)
+    run(tiny(), data_dir, tmp_path / "parts", stop_after=1)
     assert len(state_of(tmp_path / "parts")["history"]) == 1
     second = tiny(seed=9)  # another start: everything must come from the checkpoint
     history = run(second, data_dir, tmp_path / "parts", resume=True)
@@ -103,6 +103,7 @@ def test_resume_refuses_another_network_or_length_and_foreign_files(data_dir, tm
     ):
         with pytest.raises(ValueError, match=rf"last\.pt is of another run: .*{told}"):
             run(model, data_dir, tmp_path, epochs=epochs, resume=True)
+    (tmp_path / "previous.pt").unlink()
     for content in (b"", b"no checkpoint", (tmp_path / "last.pt").read_bytes()[:1000]):
         (tmp_path / "last.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"last\.pt is no checkpoint"):
@@ -134,7 +135,10 @@ def test_a_run_writes_history_weights_and_calls_back(data_dir, tmp_path, tiny):
         assert row["train_loss"] == pytest.approx(
             row["train_appearance"] + row["train_smoothness"] + row["train_consistency"], rel=1e-5
         )
-    assert load_model(tmp_path / "weights.safetensors").size == SIZE
+    model = load_model(tmp_path / "weights.safetensors")
+    assert model.size == SIZE
+    assert model.notes["train_drives"] == ["2020_01_01_drive_0001_sync", "2020_01_01_drive_0002_sync"]
+    assert model.notes["val_drives"] == ["2020_01_01_drive_0003_sync"]
 
 
 def test_weights_are_of_the_epoch_with_the_lowest_validation_loss(data_dir, tmp_path, tiny, monkeypatch):

@@ -1,0 +1,731 @@
+"""Fetches KITTI's raw drives: `python -m monodepth_lib.download lab --to data`.
+
+A drive's archive holds four cameras and the laser scans; training wants two cameras. A zip archive ends with a table of
+its members, so where the server sends parts of a file ("ranges"; KITTI's does) only the table and the members wanted
+are fetched. Everything lands where `unzip` would put it, `data/2011_09_26/2011_09_26_drive_0002_sync`, and a stopped
+fetch goes on where it was: start the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import struct
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+import urllib3
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .kitti import SPLITS, TEST_LISTS, find_drives, project_path
+
+BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
+PARTS = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01"), "scans": ("velodyne_points",)}
+EVERYTHING = "all"
+RECORD = ".fetched.json"  # in a drive's folder: what was fetched, so that nothing is asked twice
+
+# Limits far above what KITTI has (archive 15 GB, member 3 MB, table 3 MB, nothing that packs to less than a tenth).
+LARGEST_ARCHIVE, LARGEST_MEMBER, LARGEST_TABLE, LARGEST_RATIO = 64 * 10**9, 64 * 10**6, 64 * 10**6, 20
+SKIP = 64 * 1024  # bytes: a smaller gap between two members is read and dropped, a larger one is a new request
+JPEG_SHARE = 0.5  # of the PNG's bytes, reserved for a JPEG: more than quality 92 needs
+
+BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which it is worth asking again
+TRANSIENT = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+FAULTY_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+T = TypeVar("T")
+
+
+# --- which archives ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip archive of KITTI: its name, where it is, and the folder that everything in it must lie in."""
+
+    name: str  # "2011_09_26_drive_0002_sync" or "2011_09_26_calib"
+    url: str
+    folder: str  # "2011_09_26/2011_09_26_drive_0002_sync" or "2011_09_26"
+
+    @property
+    def is_drive(self) -> bool:
+        return "_drive_" in self.name
+
+
+def named_drives(names: Sequence[str]) -> list[str]:
+    """Full names of drives, each once: from drives, splits ("lab"), test lists ("eigen") and list files.
+
+    A list file has a drive or the address of its archive on each line, as `kitti_archives_to_download.txt`; lines of
+    calibration archives and after "#" are passed over. Raises ValueError naming what is no drive.
+    """
+    drives: list[str] = []
+    for name in names:
+        if name in SPLITS:
+            drives += [drive for side in SPLITS[name].values() for drive in side]
+        elif name == "eigen":
+            drives += TEST_LISTS[name]
+        elif (path := project_path(name)).is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            entries = [line.partition("#")[0].strip() for line in lines]
+            drives += [_drive(e, str(path)) for e in entries if e and not re.search(r"\d_calib(\.zip)?$", e)]
+        else:
+            drives.append(_drive(name, "the command"))
+    return list(dict.fromkeys(drives))
+
+
+def _drive(text: str, source: str) -> str:
+    """The full name of a drive given as "2011_09_26_drive_0002", with "_sync", or as its archive's address."""
+    match = re.fullmatch(r"(.*/)?(\d{4}_\d\d_\d\d_drive_\d{4})(_sync)?(\.zip)?", text)
+    if not match:
+        known = ", ".join([*SPLITS, "eigen"])
+        raise ValueError(
+            f"{source} names {text!r}, which is no drive: write 2011_09_26_drive_0002_sync, the path of a list file, "
+            f"or one of {known}"
+        )
+    return f"{match[2]}_sync"
+
+
+def archives_of(drives: Sequence[str], base_url: str = BASE_URL) -> list[Archive]:
+    """The archives of these drives: the calibration of every date first, which is small, then the drives."""
+    base = base_url.rstrip("/")
+    dates = dict.fromkeys(drive[:10] for drive in drives)
+    calibration = [Archive(f"{date}_calib", f"{base}/{date}_calib.zip", date) for date in dates]
+    return calibration + [
+        Archive(drive, f"{base}/{drive.removesuffix('_sync')}/{drive}.zip", f"{drive[:10]}/{drive}") for drive in drives
+    ]
+
+
+# --- the server -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """How a server is asked: how often, how long between the attempts, and how long it may be silent."""
+
+    tries: int = 6
+    wait: float = 1.0  # seconds before the second attempt; twice as long before each one after it
+    timeout: float = 30.0  # seconds without a byte
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def patiently(self, url: str, step: Callable[[], T]) -> T:
+        """`step()`, again when the connection fails. Raises ConnectionError after `tries` attempts."""
+        for attempt in range(self.tries):
+            if attempt:
+                time.sleep(self.wait * 2 ** (attempt - 1))
+            try:
+                return step()
+            except TRANSIENT as error:
+                reason = error
+        raise ConnectionError(
+            f"{url} failed {self.tries} times, the last time with: {reason}. What was fetched is kept: check the "
+            "connection and start the same command again"
+        ) from reason
+
+    def get(self, url: str, span: str = "") -> requests.Response:
+        """An open answer, its body not yet read; `span` such as "0-99" asks for these bytes only.
+
+        Raises requests.HTTPError when the server is busy, FileNotFoundError when it will not give the file.
+        """
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={span}"} if span else {})
+        answer = self.session.get(url, headers=headers, stream=True, timeout=self.timeout)
+        if answer.status_code in (200, 206):
+            return answer
+        answer.close()
+        if answer.status_code in BUSY:
+            raise requests.HTTPError(f"the server answers {answer.status_code} ({answer.reason})")
+        raise FileNotFoundError(
+            f"{url} is not to be had (the server answers {answer.status_code}, {answer.reason}): check the name of the "
+            "drive and --base-url"
+        )
+
+    def size(self, url: str) -> tuple[int, bool]:
+        """(bytes of the file, whether the server sends ranges); 0 bytes where the server does not say."""
+        with self.get(url, "0-0") as answer:
+            if answer.status_code == 206:
+                return _whole_size(answer), True
+            said = answer.headers.get("Content-Length", "")
+            return int(said) if said.isdecimal() else 0, False
+
+
+def _whole_size(answer: requests.Response) -> int:
+    """The size of the whole file that an answer is a part of, from its "Content-Range: bytes 0-99/1234"."""
+    said = answer.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes \d+-\d+/(\d+)", said)
+    if not match:
+        raise requests.HTTPError(f"the server sends a part of a file and calls it {said!r}")
+    return int(match[1])
+
+
+class RemoteFile(io.RawIOBase):
+    """A file on a server that sends ranges, to read and seek in: what is read is fetched.
+
+    A request asks for the bytes from here to `until` and stays open, so that members lying side by side are one
+    request. (The library remotezip makes a request for each member: over 22 000 for the lab's pictures.) An answer
+    that fails is asked for again from the first byte that is missing.
+    """
+
+    def __init__(self, server: Server, url: str, size: int) -> None:
+        self.server, self.url, self.size = server, url, size
+        self.position, self.until = 0, size
+        self.answer: requests.Response | None = None
+        self.answer_from, self.answer_until = 0, 0  # the bytes of the answer that are still to be read
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        self.position = max(0, start + offset)
+        return self.position
+
+    def readinto(self, buffer) -> int:
+        if self.position >= self.size:
+            return 0
+        chunk = self.server.patiently(self.url, lambda: self._read_some(len(buffer)))
+        buffer[: len(chunk)] = chunk
+        self.position += len(chunk)
+        return len(chunk)
+
+    def _read_some(self, size: int) -> bytes:
+        """The next bytes, at least one and at most `size`; when this fails, the next attempt is a new request."""
+        try:
+            gap = self.position - self.answer_from
+            if self.answer is None or not 0 <= gap <= SKIP or self.position >= self.answer_until:
+                self._ask()
+            assert self.answer is not None
+            while self.answer_from < self.position:
+                self._take(self.position - self.answer_from)
+            return self._take(min(size, self.answer_until - self.position))
+        except BaseException:
+            self.close_answer()
+            raise
+
+    def _ask(self) -> None:
+        self.close_answer()
+        until = self.until if self.until > self.position else self.size
+        self.answer = self.server.get(self.url, f"{self.position}-{until - 1}")
+        begins = self.answer.headers.get("Content-Range", "").startswith(f"bytes {self.position}-")
+        if self.answer.status_code != 206 or not begins or _whole_size(self.answer) != self.size:
+            raise requests.HTTPError("the server sends other bytes than those asked for")
+        self.answer_from, self.answer_until = self.position, until
+
+    def _take(self, size: int) -> bytes:
+        assert self.answer is not None
+        chunk = self.answer.raw.read(size)
+        if not chunk:
+            raise ConnectionError(f"the connection ended {self.answer_until - self.answer_from} bytes early")
+        self.answer_from += len(chunk)
+        return chunk
+
+    def close_answer(self) -> None:
+        if self.answer is not None:
+            self.answer.close()
+            self.answer = None
+
+    def close(self) -> None:
+        self.close_answer()
+        super().close()
+
+
+def fetch_whole(server: Server, url: str, path: Path, bar: tqdm) -> None:
+    """A whole archive from a server without ranges, into a temporary file beside `path`, renamed when it is there.
+
+    A cut connection means the beginning again: such a server cannot go on in the middle.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+
+    def once() -> None:
+        written = 0
+        try:
+            with server.get(url) as answer, temporary.open("wb") as file:
+                for chunk in answer.raw.stream(1 << 20):
+                    file.write(chunk)
+                    written += len(chunk)
+                    bar.update(len(chunk))
+                    if written > LARGEST_ARCHIVE:
+                        raise ValueError(
+                            f"{url} goes on beyond {in_units(LARGEST_ARCHIVE)}: that is no archive of KITTI"
+                        )
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            bar.update(-written)
+            if isinstance(error, TRANSIENT):
+                tqdm.write(f"{url}: {error}; the server has no ranges, so that it starts again")
+            raise
+        os.replace(temporary, path)
+
+    server.patiently(url, once)
+
+
+# --- archives nobody vouches for --------------------------------------------------------------------------------
+
+
+class _Bytes(io.BufferedReader):
+    """An archive's bytes for `zipfile`, which would read a table of any size into memory and seek to before 0."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > LARGEST_TABLE:
+            raise ValueError(f"its table claims {size} bytes")
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_SET and offset < 0:
+            raise ValueError("its table points to before its first byte")
+        return super().seek(offset, whence)
+
+
+def open_archive(raw: io.RawIOBase, archive: Archive, size: int) -> zipfile.ZipFile:
+    """The table of an archive, every entry checked. Raises ValueError naming the archive and the entry refused."""
+    try:
+        zip_file = zipfile.ZipFile(_Bytes(raw, SKIP))
+    except FAULTY_ZIP as error:
+        if isinstance(error.__context__, ConnectionError):  # zipfile takes every OSError for a fault of the archive
+            raise error.__context__ from None
+        raise ValueError(
+            f"{archive.url} is not a whole zip archive ({error}): try again later, or another --base-url"
+        ) from error
+    check_members(zip_file.infolist(), archive, size)
+    return zip_file
+
+
+def check_members(members: Sequence[zipfile.ZipInfo], archive: Archive, size: int) -> None:
+    """Raises ValueError naming a member that no archive of KITTI has, before anything of it is written.
+
+    Refused: names outside the archive's own folder (absolute, with "..", of other drives), names given twice, links
+    and other special files, encrypted members, and sizes that unpack to far more than the archive's `size` in bytes.
+    """
+
+    def refuse(name: str, why: str) -> None:
+        raise ValueError(f"{archive.url} is refused: its member {name!r} {why}. Nothing of it was unpacked")
+
+    below = r"[\w-][\w.-]*(/[\w-][\w.-]*)*/?" if archive.is_drive else r"calib_\w+\.txt"
+    own = re.compile(f"{re.escape(archive.folder)}/({below})?", re.ASCII)
+    folders = {archive.folder[: found.end()] for found in re.finditer("[^/]+/", archive.folder)}
+    seen: set[str] = set()
+    for member in members:
+        name = member.orig_filename  # `filename` is already cut at a zero byte
+        if name not in folders and not own.fullmatch(name):
+            refuse(name, f"does not belong into {archive.folder}")
+        if name.lower() in seen:
+            refuse(name, "is there twice")
+        seen.add(name.lower())
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFDIR if member.is_dir() else stat.S_IFREG):
+            refuse(name, "is a link or another special file")
+        if member.flag_bits & 1:
+            refuse(name, "is encrypted")
+        if member.file_size > LARGEST_MEMBER:
+            refuse(name, f"unpacks to {in_units(member.file_size)}")
+    total = sum(member.file_size for member in members)
+    if total > LARGEST_RATIO * size + 10**6:
+        raise ValueError(
+            f"{archive.url} is refused: it has {in_units(size)} and would unpack to {in_units(total)}, far more than "
+            "pictures can"
+        )
+
+
+def stretches(zip_file: zipfile.ZipFile, wanted: Sequence[zipfile.ZipInfo]) -> dict[str, int]:
+    """For each wanted member, in the archive's order, the byte where its stretch of neighbours ends: one request."""
+    offsets = sorted({member.header_offset for member in zip_file.infolist()} | {zip_file.start_dir})
+    own_end = dict(pairwise(offsets))
+    ends: dict[str, int] = {}
+    next_begins, stretch_ends = -1, -1
+    for member in reversed(wanted):
+        end = own_end.get(member.header_offset, zip_file.start_dir)
+        stretch_ends = stretch_ends if 0 <= next_begins - end <= SKIP else end
+        ends[member.filename] = stretch_ends
+        next_begins = member.header_offset
+    return ends
+
+
+# --- onto the disk ----------------------------------------------------------------------------------------------
+
+
+def stored(folder: Path, name: str, size: int) -> Path | None:
+    """The file that holds a member of `size` bytes below `folder`, itself or as a JPEG; None when it is not whole."""
+    path = folder / name
+    if path.is_file() and path.stat().st_size == size:
+        return path
+    jpeg = path.with_suffix(".jpg")
+    return jpeg if path.suffix == ".png" and jpeg.is_file() and jpeg.stat().st_size else None
+
+
+def belongs(name: str, parts: Sequence[str]) -> bool:
+    """Whether a member (its name below the drive) is of one of the parts; no parts mean all, as in calibration."""
+    return not parts or EVERYTHING in parts or name.partition("/")[0] in parts
+
+
+def read_record(folder: Path) -> dict:
+    """What `write_record` left: {"parts": [...], "members": {name: bytes}}; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if (
+            isinstance(record, dict)
+            and isinstance(record.get("members"), dict)
+            and isinstance(record.get("parts"), list)
+        ):
+            return record
+    return {"parts": [], "members": {}}
+
+
+def write_record(folder: Path, parts: Sequence[str], members: dict[str, int]) -> None:
+    """Notes beside what was there before that these parts are whole, and how many bytes each member has."""
+    before = read_record(folder)
+    record = {"parts": sorted({*before["parts"], *parts}), "members": before["members"] | members}
+    temporary = folder / f"{RECORD}.tmp"
+    temporary.write_text(json.dumps(record), encoding="utf-8")
+    os.replace(temporary, folder / RECORD)
+
+
+def is_whole(folder: Path, parts: Sequence[str]) -> bool:
+    """Whether a record says that all these parts were fetched, and every file of it is still there."""
+    record = read_record(folder)
+    known = EVERYTHING in record["parts"] or set(parts) <= set(record["parts"])
+    members = [entry for entry in record["members"].items() if belongs(entry[0], parts)]
+    return known and bool(members) and all(stored(folder, *entry) for entry in members)
+
+
+def write_member(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, jpeg: int | None) -> int:
+    """Unpacks one member to `path`, with its checksum verified before it gets its name. Returns the bytes written.
+
+    With `jpeg`, a quality, a PNG of a camera is stored as `.jpg` instead (chroma at half the resolution, as Pillow
+    does by default). Raises ValueError naming a member that is not what the table says.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with zip_file.open(member) as source, temporary.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)  # zipfile stops at the size claimed, and compares the CRC
+        if temporary.stat().st_size != member.file_size:
+            raise zipfile.BadZipFile(f"{temporary.stat().st_size} bytes, not {member.file_size}")
+        if jpeg is not None and path.suffix == ".png":
+            path = path.with_suffix(".jpg")
+            image = _load_png(temporary)
+            with temporary.open("wb") as file:
+                image.save(file, format="JPEG", quality=jpeg)
+    except FAULTY_ZIP as error:
+        temporary.unlink(missing_ok=True)
+        raise ValueError(
+            f"{member.filename} arrived damaged ({error}): start the same command again, or give another --base-url"
+        ) from error
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    os.replace(temporary, path)
+    return path.stat().st_size
+
+
+def _load_png(path: Path) -> Image.Image:
+    """A colour or grey PNG of 8 bits, decoded. Raises ValueError for anything else."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"no PNG: {error}") from error
+    if image.mode not in ("RGB", "L"):
+        raise ValueError(f"a PNG of mode {image.mode}, not RGB or grey of 8 bits")
+    return image
+
+
+@dataclass
+class Job:
+    """An archive that has something we want: where it goes, and (with ranges) its table and the members missing."""
+
+    archive: Archive
+    folder: Path  # the drive's own, or the date's for calibration
+    parts: Sequence[str]  # the drive's parts that are wanted; none for calibration
+    jpeg: int | None
+    size: int
+    zip_file: zipfile.ZipFile | None = None
+    wanted: dict[str, int] = field(default_factory=dict)  # name below the folder: bytes
+    missing: list[zipfile.ZipInfo] = field(default_factory=list)
+
+    @property
+    def to_fetch(self) -> int:
+        """Bytes that come over the line, nearly: the members' own headers are left out."""
+        return self.size if self.zip_file is None else sum(member.compress_size for member in self.missing)
+
+    @property
+    def part(self) -> Path:
+        """Where the members are collected until all are there; hidden, so that nobody takes it for a drive."""
+        form = ".jpeg" if self.jpeg is not None and self.archive.is_drive else ""
+        parent = self.folder.parent if self.archive.is_drive else self.folder
+        return parent / f".{self.archive.name}{form}.part"
+
+    def choose(self) -> None:
+        """Fills `wanted` and `missing`: the parts' members, and those of them that are not on the disk."""
+        assert self.zip_file is not None
+        self.wanted, self.missing = {}, []
+        for member in sorted(self.zip_file.infolist(), key=lambda entry: entry.header_offset):
+            name = member.filename[len(self.archive.folder) + 1 :]
+            if not name or member.is_dir():
+                continue
+            if belongs(name, self.parts):
+                self.wanted[name] = member.file_size
+                if not any(stored(place, name, member.file_size) for place in (self.folder, self.part)):
+                    self.missing.append(member)
+        there = {name.partition("/")[0] for name in self.wanted}
+        lacking = [part for part in self.parts if part not in there and part != EVERYTHING]
+        if lacking:
+            raise ValueError(
+                f"{self.archive.url} has no {', '.join(lacking)}: ask for other parts, or leave the drive out"
+            )
+
+
+def plan(server: Server, archive: Archive, folder: Path, parts: Sequence[str], jpeg: int | None) -> Job:
+    """Asks the server for an archive's size and, where it sends ranges, reads the table and chooses the members."""
+    size, ranges = server.patiently(archive.url, lambda: server.size(archive.url))
+    if size > LARGEST_ARCHIVE:
+        raise ValueError(f"{archive.url} claims {in_units(size)}: that is no archive of KITTI")
+    job = Job(archive, folder, parts, jpeg, size)
+    if ranges:
+        job.zip_file = open_archive(RemoteFile(server, archive.url, size), archive, size)
+        job.choose()
+    return job
+
+
+def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
+    """Fetches what a job lacks; the folder gets its name when it is whole. Returns bytes (unpacked, stored)."""
+    part = job.part
+    part.mkdir(parents=True, exist_ok=True)
+    whole = part.with_name(f"{part.name}.zip")
+    raw: io.RawIOBase | None = None
+    if job.zip_file is None:
+        if not whole.is_file():
+            fetch_whole(server, job.archive.url, whole, bar)
+        raw = io.FileIO(whole)
+        try:
+            job.zip_file = open_archive(raw, job.archive, whole.stat().st_size)
+            job.choose()
+        except ValueError:
+            raw.close()
+            whole.unlink()
+            raise
+    remote = getattr(job.zip_file.fp, "raw", None)
+    ends = stretches(job.zip_file, job.missing)
+    before = after = 0
+    try:
+        for member in job.missing:
+            if isinstance(remote, RemoteFile):
+                remote.until = ends[member.filename]
+            path = part / member.filename[len(job.archive.folder) + 1 :]
+            after += write_member(job.zip_file, member, path, job.jpeg)
+            before += member.file_size
+            if raw is None:
+                bar.update(member.compress_size)
+    except ValueError:
+        if raw is not None:
+            whole.unlink()  # a damaged archive is not kept for the next attempt
+        raise
+    finally:
+        job.zip_file.close()
+        if remote is not None:
+            remote.close()
+    if job.folder.is_dir():  # calibration, or a drive to which scans are added
+        for path in [path for path in part.rglob("*") if path.is_file()]:
+            target = job.folder / path.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+        write_record(job.folder, job.parts, job.wanted)
+    else:
+        write_record(part, job.parts, job.wanted)
+        os.rename(part, job.folder)
+    for left in job.folder.parent.glob(f".{job.archive.name}*.part") if job.archive.is_drive else [part]:
+        shutil.rmtree(left)
+    whole.unlink(missing_ok=True)
+    return before, after
+
+
+# --- the whole errand -------------------------------------------------------------------------------------------
+
+
+def in_units(count: float) -> str:
+    """Bytes for people: 1.17 GB, 34 MB, 4 kB."""
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if count >= u), (1e3, "kB"))
+    return f"{count / unit:.2f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
+
+
+def check_space(jobs: Sequence[Job], to: Path) -> None:
+    """Raises OSError when the jobs need more than is free below `to`; a JPEG is reckoned as half of its PNG."""
+    need = 0.0
+    largest = 0
+    for job in jobs:
+        share = JPEG_SHARE if job.jpeg is not None else 1
+        if job.zip_file is None:  # unpacked beside the archive; which then goes
+            need += job.size * share
+            largest = max(largest, job.size)
+        else:
+            need += sum(member.file_size * (share if member.filename.endswith(".png") else 1) for member in job.missing)
+    free = shutil.disk_usage(to).free
+    print(f"{to}: needs {in_units(need + largest)}, {in_units(free)} are free", flush=True)
+    if need + largest > free:
+        raise OSError(
+            f"{to} has {in_units(free)} free, but {in_units(need + largest)} are needed: make room, fetch fewer "
+            "drives, or choose another folder with --to"
+        )
+
+
+def announce(jobs: Sequence[Job], done: int) -> None:
+    """Prints what the jobs will fetch and what that saves."""
+    size, fetched = sum(job.size for job in jobs), sum(job.to_fetch for job in jobs)
+    print(f"archives to fetch from: {len(jobs)}, {in_units(size)} in all; here already: {done}", flush=True)
+    for job in jobs:
+        how = f"fetching {in_units(job.to_fetch)}, {len(job.missing)} files"
+        if job.zip_file is None:
+            how = "the server has no ranges: fetching all of it, from the start after every cut"
+        print(f"  {job.archive.name}: {in_units(job.size) if job.size else 'size not said'}, {how}", flush=True)
+    if jobs:
+        print(
+            f"to fetch: {in_units(fetched)}; saved: {in_units(size - fetched)} of the archives are not needed",
+            flush=True,
+        )
+
+
+def download(
+    names: str | Sequence[str] = "lab",
+    to: str | Path = "data",
+    parts: Sequence[str] = PARTS["colour"],
+    *,
+    jpeg: int | None = None,
+    base_url: str = BASE_URL,
+    server: Server | None = None,
+    dry_run: bool = False,
+    bar: bool | None = None,
+) -> dict[str, str]:
+    """Fetches drives and the calibration of their dates into the folder `to`. Returns archive -> what went wrong.
+
+    `names`: see `named_drives`; `parts`: folders of a drive, or ("all",). What is there already is not fetched again,
+    drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are stored as JPEG, which is smaller
+    and loses detail; what that costs in metrics has not been measured. `dry_run` stops after the sizes; `bar` shows a
+    progress bar, None in a terminal only. An archive that fails does not stop the others. Raises ConnectionError when
+    the server cannot be reached at all, OSError when the space does not suffice, ValueError for wrong arguments.
+    """
+    if jpeg is not None and not 1 <= jpeg <= 95:
+        raise ValueError(f"jpeg is {jpeg}; the quality must be from 1 to 95, such as 92")
+    if not base_url.startswith(("http://", "https://")):
+        raise ValueError(f"the base URL is {base_url!r}; it must begin with https:// or http://")
+    archives = archives_of(named_drives([names] if isinstance(names, str) else names), base_url)
+    server, to = server or Server(), project_path(to)
+    there: dict[str, Path] = {}
+    with contextlib.suppress(FileNotFoundError):
+        there = find_drives(to)
+
+    failed: dict[str, str] = {}
+    jobs, done = [], 0
+    for archive in archives:
+        folder = there.get(archive.name, to / archive.folder)
+        own_parts = parts if archive.is_drive else ()
+        if is_whole(folder, own_parts):
+            done += 1
+            continue
+        try:
+            job = plan(server, archive, folder, own_parts, jpeg)
+        except (ValueError, FileNotFoundError) as error:
+            failed[archive.name] = str(error)
+            continue
+        if job.zip_file is None and archive.is_drive and folder.is_dir() and not read_record(folder)["members"]:
+            print(f"{folder} was unpacked by other means, and the server has no ranges to compare: left as it is")
+            done += 1
+        else:
+            jobs.append(job)
+    announce(jobs, done)
+    if dry_run:
+        return failed
+    to.mkdir(parents=True, exist_ok=True)
+    check_space(jobs, to)
+
+    totals = [0, 0]
+    progress = tqdm(
+        total=sum(job.to_fetch for job in jobs), unit="B", unit_scale=True, disable=None if bar is None else not bar
+    )
+    with progress:
+        for job in jobs:
+            progress.set_description(job.archive.name)
+            try:
+                before, after = fetch(server, job, progress)
+            except (ValueError, FileNotFoundError, ConnectionError) as error:
+                failed[job.archive.name] = str(error)
+                continue
+            except OSError as error:  # the disk: what comes next would fail as well
+                raise OSError(
+                    f"{job.folder} cannot be written ({error.strerror or error}): make room or choose another folder. "
+                    "What was fetched is kept, and the same command goes on"
+                ) from error
+            totals = [totals[0] + before, totals[1] + after]
+            tqdm.write(f"{job.archive.name}: whole, in {job.folder}")
+    if jpeg is not None and jobs:
+        print(
+            f"pictures as JPEG {jpeg}: {in_units(totals[0])} of members became {in_units(totals[1])}; "
+            "what this costs in metrics has not been measured"
+        )
+    return failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns 0 when all is there, 1 when something failed, 2 for wrong arguments, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.download", description=__doc__)
+    add = parser.add_argument
+    add("names", nargs="+", help=f"drives, a list file, or {', '.join([*SPLITS, 'eigen'])}")
+    add("--to", default="data", help="the folder that holds the date folders (default: data)")
+    add("--scans", action="store_true", help="the laser scans as well")
+    add("--grey", action="store_true", help="the grey cameras as well")
+    add("--all", action="store_true", help="everything in the archives")
+    add(
+        "--jpeg",
+        type=int,
+        metavar="QUALITY",
+        help="store pictures as JPEG, such as 92: what that costs is not measured",
+    )
+    add("--dry-run", action="store_true", help="print the sizes and stop")
+    add("--base-url", default=BASE_URL, help=f"a mirror (default: {BASE_URL})")
+    add("--tries", type=int, default=Server.tries, help="attempts in a row without a byte (default: %(default)s)")
+    add("--timeout", type=float, default=Server.timeout, help="seconds of silence (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    parts = PARTS["colour"] + PARTS["scans"] * options.scans + PARTS["grey"] * options.grey
+    try:
+        failed = download(
+            options.names,
+            options.to,
+            (EVERYTHING,) if options.all else parts,
+            jpeg=options.jpeg,
+            base_url=options.base_url,
+            server=Server(max(1, options.tries), timeout=options.timeout),
+            dry_run=options.dry_run,
+        )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Two processes on the CPU train what one process trains; a killed one ends the job, and any number resumes it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from test_training import SIZE
+from torch import nn
+
+from monodepth_lib import training
+from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.networks import get_model
+from monodepth_lib.training import Mean, main, read_history, share_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
+ARGUMENTS = "--model unet --width 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
+
+# torchrun's workers: `monodepth_lib.training`, with batch normalisation in evaluation, so that no statistics depend on
+# the share of the batch that a process sees, and (where asked for) one that is killed in the second step of epoch 2
+WORKER = """
+import os, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from monodepth_lib import training
+torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
+training.CLOCK_STEPS = 1
+if sys.argv[1] == "killed" and os.environ["RANK"] == "1":
+    steps, to_device = 0, training.to_device
+    def killing(*arguments):
+        global steps
+        steps += 1
+        if steps == (2 + 2) + 2:  # an epoch has 2 batches, and its share of validation 2 more
+            time.sleep(2)  # until the first process has written what it writes after step 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return to_device(*arguments)
+    training.to_device = killing
+sys.exit(training.main(sys.argv[2:]))
+"""
+
+
+def torchrun(tmp_path, what, processes, arguments):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    root = Path(training.__file__).parents[1]
+    return subprocess.run(
+        [*command, str(script), what, *arguments], capture_output=True, text=True, cwd=root, timeout=600
+    )
+
+
+def rows(folder):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_history(folder / "history.csv")]
+
+
+@pytest.fixture
+def norms_in_evaluation(monkeypatch):
+    monkeypatch.setattr(nn.BatchNorm2d, "train", lambda self, mode=True: nn.Module.train(self, False))
+
+
+@pytest.fixture
+def one_process(data_dir, tmp_path, norms_in_evaluation):
+    """The arguments, and the output folder of a run in this process alone."""
+    arguments = [*ARGUMENTS.split(), "--data", str(data_dir), "--device", "cpu", "--save-minutes", "0"]
+    assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
+    return arguments, tmp_path / "one"
+
+
+def assert_same_run(folder, other, **room):
+    ours, theirs = rows(folder), rows(other)
+    assert len(ours) == len(theirs) == 3
+    for one, two in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(two, **room)
+    states = [torch.load(path / "last.pt", weights_only=True)["model"] for path in (folder, other)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_two_processes_train_what_one_trains(tmp_path, one_process):
+    arguments, alone = one_process
+    done = torchrun(tmp_path, "whole", 2, [*arguments, "--output", str(tmp_path / "two")])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("epoch   2/3") == 1  # the first process alone speaks
+    assert_same_run(tmp_path / "two", alone, rel=1e-4)
+
+
+def test_a_killed_process_ends_the_job_and_any_number_resumes_it(tmp_path, one_process):
+    arguments, alone = one_process
+    arguments = [*arguments, "--output", str(tmp_path / "killed")]
+    done = torchrun(tmp_path, "killed", 2, arguments)
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    state = torch.load(tmp_path / "killed/last.pt", weights_only=True)
+    assert (len(state["history"]), state["begun"]["steps"], state["begun"]["count"]) == (1, 1, 4)
+    assert main([*arguments, "--resume"]) == 0  # in one process
+    assert_same_run(tmp_path / "killed", alone, rel=1e-4)
+
+
+# --- the parts ---
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def kinds(model):
+    return {type(module) for module in model.modules() if "BatchNorm" in type(module).__name__}
+
+
+def test_batch_normalisation_is_over_all_processes_on_gpus(monkeypatch):
+    wrapped = []
+    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
+    model = get_model("resnet18_md")
+    names = list(model.state_dict())
+    parameters = list(model.parameters())
+    assert kinds(share_model(model, torch.device("cuda:1"), sync_batch_norm=False)) == {nn.BatchNorm2d}
+    assert kinds(share_model(model, torch.device("cuda:1"))) == {nn.SyncBatchNorm}
+    assert wrapped == [{"device_ids": [1]}] * 2
+    assert list(model.state_dict()) == names  # its weights load into the plain network
+    assert all(one is other for one, other in zip(parameters, model.parameters(), strict=True))
+
+
+def test_on_the_cpu_batch_normalisation_stays_as_it_is(group):
+    model = get_model("unet", width=1)
+    shared = share_model(model, torch.device("cpu"))
+    assert kinds(shared) == {nn.BatchNorm2d}
+    assert shared.module is model
+
+
+def test_the_mean_is_over_all_pairs_of_all_processes(monkeypatch):
+    """The second process has one pair where the first has eight, the third had no batch at all."""
+    monkeypatch.setattr(training, "gather", lambda own: [own, (1, {"loss": 10.0}), (0, {})])
+    mean = Mean()
+    mean.add({"loss": torch.tensor(1.0)}, 8)
+    assert mean.read() == {"loss": pytest.approx(2.0)}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_each_validation_pair_is_seen_by_one_process(data_dir, count):
+    """DistributedSampler repeats pairs until the shares are equal: the mean would not be exact."""
+    shares = [
+        [
+            name
+            for batch in prepare_dataloader(data_dir, "val", size=SIZE, rank=rank, world_size=count)
+            for name in batch["name"]
+        ]
+        for rank in range(count)
+    ]
+    seen = [name for share in shares for name in share]
+    assert len(seen) == len(set(seen)) == 9
+
+
+def test_a_global_batch_is_the_same_pairs_for_any_number_of_processes(data_dir):
+    def steps(count):
+        loaders = [
+            prepare_dataloader(data_dir, "train", size=SIZE, batch_size=4 // count, rank=rank, world_size=count)
+            for rank in range(count)
+        ]
+        return [{name for batch in batches for name in batch["name"]} for batches in zip(*loaders, strict=True)]
+
+    assert steps(1) == steps(2) == steps(4)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(training, "process", lambda: (0, 3))
+    assert main(["--data", str(data_dir), "--batch-size", "8"]) == 1
+    assert "batch_size is 8; 3 processes cannot share it out evenly" in capsys.readouterr().err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="process 1 has no GPU, torch sees 1: lower --nproc-per-node"):
+        training.join_group("auto")
+
+
+def test_a_missing_folder_is_one_sentence_and_a_status(tmp_path, capsys):
+    assert main(["--data", str(tmp_path / "nowhere")]) == 1
+    said = capsys.readouterr().err
+    assert "nowhere" in said and said.count("\n") == 1
+
+
+def test_the_same_drive_on_both_sides_is_refused(data_dir, tmp_path, capsys):
+    drive = "2020_01_01_drive_0001_sync"
+    arguments = ["--data", str(data_dir), "--output", str(tmp_path), "--val-drives", drive]
+    assert main([*ARGUMENTS.split(), *arguments, "--train-drives", drive]) == 1
+    assert drive in capsys.readouterr().err
+
+
+def test_a_cached_run_is_the_same_run(data_dir, tmp_path):
+    arguments = [*ARGUMENTS.split(), "--epochs", "1", "--data", str(data_dir), "--device", "cpu"]
+    assert main([*arguments, "--output", str(tmp_path / "read")]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "cached"), "--cache-dir", str(tmp_path / "cache")]) == 0
+    assert rows(tmp_path / "cached") == [pytest.approx(row) for row in rows(tmp_path / "read")]

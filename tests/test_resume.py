@@ -1,0 +1,314 @@
+"""A run that is killed, at any moment, and started again: as if nothing had happened. And runs that must stop."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import SIZE, equal, loader, run, state_of
+from torch import nn
+
+from monodepth_lib import training
+from monodepth_lib.losses import MonodepthLoss
+from monodepth_lib.networks import get_model, load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
+
+
+def noisy_model():
+    """A tiny Unet whose decoder sees noise in training: its weights depend on torch's random state."""
+    torch.manual_seed(0)
+    model = get_model("unet", width=1)
+    model.encoder.stages[0].append(nn.Dropout(0.1))
+    return model
+
+
+def night(data_dir, output, resume=False, log=lambda _: None):
+    """Three epochs of nine steps: the run that the tests below kill. It saves after every second step."""
+    return run(noisy_model(), data_dir, Path(output), epochs=3, batch_size=1, resume=resume, save_minutes=0, log=log)
+
+
+# What happens in a process of its own: the `count`-th call of a function is its end, before, in or after it.
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from monodepth_lib import training
+import test_resume
+
+def end(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+calls = 0
+def killing(function, when):
+    def wrapped(*arguments, **options):
+        global calls
+        calls += 1
+        if calls != {count}:
+            return function(*arguments, **options)
+        if when == "in":  # a part of the file is written
+            arguments[1].write(b"PK" + bytes(1000))
+            arguments[1].flush()
+            end()
+        if when == "after":
+            function(*arguments, **options)
+        end()
+    return wrapped
+
+owner = eval({owner!r})
+setattr(owner, {name!r}, killing(getattr(owner, {name!r}), {when!r}))
+training.CLOCK_STEPS = 2
+test_resume.night({data!r}, {output!r}, resume=True)
+"""
+
+# each run: start, then 4 saves within and 1 after each epoch; the 1st save is call 1 of torch.save
+MOMENTS = {
+    "before anything is written": ("torch", "save", "before", 1),
+    "within the first epoch, between two saves": ("training", "halve_twice", "before", 7),
+    "while a checkpoint within an epoch is written": ("torch", "save", "in", 3),
+    "while the checkpoint of an epoch is written": ("torch", "save", "in", 6),
+    "written, not renamed": ("os", "fsync", "after", 11),
+    "between the two renames": ("os", "replace", "before", 3),
+    "between the weights and the checkpoint": ("training", "save_model", "after", 2),
+    "between the last checkpoint and the history": ("training", "write_history", "before", 3),
+    "in validation": ("training", "validate", "before", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data_dir, tmp_path_factory):
+    output = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CLOCK_STEPS", 2)
+        night(data_dir, output)
+    return output
+
+
+def killed(data_dir, output, owner, name, when, count):
+    values = dict(owner=owner, name=name, when=when, count=count, data=str(data_dir), output=str(output))
+    code = KILLED.format(tests=str(Path(__file__).parent), **values)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, f"not killed there: {done.stderr[-800:]}"
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_started_again_is_as_never_killed(data_dir, tmp_path, uninterrupted, monkeypatch, moment):
+    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
+    killed(data_dir, tmp_path, *MOMENTS[moment])
+    torch.manual_seed(99)
+    said = []
+    history = night(data_dir, tmp_path, resume=True, log=said.append)
+    assert equal(state_of(tmp_path), state_of(uninterrupted))
+    best = [load_model(folder / "weights.safetensors").notes for folder in (tmp_path, uninterrupted)]
+    assert best[0] == best[1]
+    rows = training.read_history(tmp_path / "history.csv")
+    assert rows == [pytest.approx(row) for row in history] and len(rows) == 3
+
+
+def test_what_an_epoch_had_done_before_the_kill_is_not_done_again(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
+    killed(data_dir, tmp_path, "torch", "save", "in", 4)  # the third one within the epoch: steps 2 and 4 are saved
+    assert state_of(tmp_path)["begun"]["steps"] == 4
+    read = []
+    from_disk = training.to_device
+    monkeypatch.setattr(training, "to_device", lambda batch, device: read.append(batch) or from_disk(batch, device))
+    run(noisy_model(), data_dir, tmp_path, 3, val=False, batch_size=1, resume=True, stop_after=1)
+    assert len(read) == 9 - 4
+
+
+def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted, monkeypatch):
+    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
+    killed(data_dir, tmp_path, "torch", "save", "in", 4)
+    killed(data_dir, tmp_path, "torch", "save", "in", 4)
+    night(data_dir, tmp_path, resume=True)
+    assert equal(state_of(tmp_path), state_of(uninterrupted))
+
+
+# --- which checkpoint, and whose ---
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", "half"])
+def test_previous_pt_stands_in_for_a_last_pt_that_cannot_be_read(data_dir, tmp_path, tiny, monkeypatch, content):
+    monkeypatch.setattr(training, "LOW_SPREAD", 0)  # the pictures are flat walls
+    run(tiny(), data_dir, tmp_path / "whole", epochs=3)
+    run(tiny(), data_dir, tmp_path, epochs=3, stop_after=2)
+    last = tmp_path / "last.pt"
+    if content is None:
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:5000] if content == "half" else content)
+    said = []
+    run(tiny(seed=9), data_dir, tmp_path, epochs=3, resume=True, log=said.append)
+    assert "last.pt cannot be read or is missing: going on from" in said[0] and "previous.pt, epoch 1" in said[0]
+    states = [state_of(folder) for folder in (tmp_path, tmp_path / "whole")]
+    assert equal(*states)
+
+
+def test_a_new_run_leaves_nothing_of_the_old_one_to_go_on_from(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, epochs=2)
+    run(tiny(width=1), data_dir, tmp_path, epochs=2, stop_after=0)  # killed before its first epoch had ended
+    assert not (tmp_path / "previous.pt").exists()
+    assert state_of(tmp_path)["history"] == []
+    history = run(tiny(width=1), data_dir, tmp_path, epochs=2, resume=True)
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"size": (32, 128)}, r"size \(32, 96\) \(here \(32, 128\)\)"),
+        ({"batch_size": 4}, r"steps 6 \(here 4\), batch_size 3 \(here 4\)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_name(data_dir, tmp_path, tiny, change, told):
+    run(tiny(), data_dir, tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match=rf"last\.pt is of another run: {told}; choose another output folder"):
+        run(tiny(), data_dir, tmp_path, resume=True, **change)
+
+
+def test_a_checkpoint_of_other_drives_or_another_seed_is_refused_by_name(data_dir, tmp_path, tiny):
+    options = dict(epochs=1, size=SIZE, resume=True, log=lambda _: None)
+    training.train(tiny(), loader(data_dir, drives="2020_01_01_drive_0001_sync"), None, tmp_path, **options)
+    for other, told in (
+        (loader(data_dir, drives="2020_01_01_drive_0002_sync"), r"train_drives .*0001.*\(here .*0002"),
+        (loader(data_dir, drives="2020_01_01_drive_0001_sync", seed=1), r"seed 0 \(here 1\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            training.train(tiny(), other, None, tmp_path, **options)
+
+
+def test_a_checkpoint_of_another_version_is_refused_by_name(data_dir, tmp_path, tiny, monkeypatch):
+    run(tiny(), data_dir, tmp_path, stop_after=1)
+    monkeypatch.setattr(training, "CHECKPOINT_VERSION", 99)
+    with pytest.raises(ValueError, match=r"last\.pt is of version 2 \(here 99\)"):
+        run(tiny(), data_dir, tmp_path, resume=True)
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def test_code_in_a_checkpoint_does_not_run(data_dir, tmp_path, tiny, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(tiny(), data_dir, tmp_path, stop_after=1)
+    (tmp_path / "previous.pt").unlink()
+    torch.save({"run": Code(), "history": []}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt is no checkpoint"):
+        run(tiny(), data_dir, tmp_path, resume=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_lower_learning_rate_goes_on_from_the_checkpoint(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, epochs=5, stop_after=2)
+    said = []
+    history = run(tiny(), data_dir, tmp_path, epochs=5, resume=True, learning_rate=1e-4, log=said.append)
+    assert said[0] == "learning_rate was 0.001, from here on it is 0.0001"
+    rates = [row["learning_rate"] for row in history]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 0.5e-4, 0.25e-4])
+    assert state_of(tmp_path)["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.25e-4)
+
+
+# --- full disk, diverged and collapsed runs ---
+
+
+def test_a_disk_that_is_full_from_the_start_is_said_before_the_first_step(
+    data_dir, tmp_path, tiny, full_disk, monkeypatch
+):
+    run(tiny(), data_dir, tmp_path, epochs=1)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(training, "train_one_epoch", lambda *_: pytest.fail("it has begun to train"))
+    with full_disk(), pytest.raises(OSError, match=r"last\.pt could not be written"):
+        run(tiny(), data_dir, tmp_path, epochs=1)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+
+def test_a_disk_that_is_full_for_the_history_leaves_the_old_one(tmp_path, full_disk):
+    training.write_history([{"epoch": 1}], tmp_path / "history.csv")
+    with full_disk(), pytest.raises(OSError, match=r"history\.csv could not be written"):
+        training.write_history([{"epoch": epoch} for epoch in range(1000)], tmp_path / "history.csv")
+    assert training.read_history(tmp_path / "history.csv") == [{"epoch": 1}]
+    assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
+
+
+class SpoilsTheWeights(MonodepthLoss):
+    """Its value is finite, its gradient is not: only the weights tell."""
+
+    def forward(self, disparities, left, right):
+        total, parts = super().forward(disparities, left, right)
+        return total + (disparities[0].mean() * 0).sqrt() * 0, parts
+
+
+def test_weights_that_are_not_finite_are_not_saved_also_without_validation(data_dir, tmp_path, tiny):
+    options = dict(epochs=2, val=False, batch_size=9)  # one step an epoch: its loss is of the weights before
+    run(tiny(), data_dir, tmp_path, stop_after=1, **options)
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(FloatingPointError, match=r"a weight .* is not finite in epoch 2: lower learning_rate.*resume"):
+        run(tiny(), data_dir, tmp_path, resume=True, loss=SpoilsTheWeights(), **options)
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_a_network_that_is_not_finite_is_refused_before_the_first_step(data_dir, tmp_path, tiny):
+    model = tiny()
+    nn.init.constant_(model.decoder.heads[3].conv.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="a weight of the network is not finite"):
+        run(model, data_dir, tmp_path)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def spreads(monkeypatch, values):
+    values = iter(values)
+    monkeypatch.setattr(training, "validate", lambda *_, **__: {"loss": 1.0, "spread": next(values)})
+
+
+def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 12)  # 3 steps an epoch: the fourth low one in a row
+    spreads(monkeypatch, [0.2, 0.01, 0.2, 0.01, 0.01, 0.01, 0.01])
+    ends = {}
+    with pytest.raises(
+        RuntimeError, match=r"epochs 4 to 7: .*nearly the same.*smaller learning_rate.*epoch 3, to go on"
+    ):
+        run(
+            tiny(), data_dir, tmp_path, epochs=9,
+            on_epoch=lambda model, epoch: ends.update({epoch: {k: v.clone() for k, v in model.state_dict().items()}}),
+        )  # fmt: skip
+    state = state_of(tmp_path)
+    assert [row["epoch"] for row in state["history"]] == [1, 2, 3]
+    assert equal(dict(state["model"]), ends[3])
+    assert len(training.read_history(tmp_path / "history.csv")) == 7
+    spreads(monkeypatch, [0.2] * 6)  # and it goes on from there
+    assert len(run(tiny(), data_dir, tmp_path, epochs=9, resume=True, learning_rate=1e-4)) == 9
+
+
+def test_a_network_that_never_said_anything_goes_back_to_the_untrained_one(data_dir, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)
+    spreads(monkeypatch, [0.01] * 9)
+    with pytest.raises(RuntimeError, match=r"epochs 1 to 3: .*epoch 0, to go on"):
+        run(tiny(), data_dir, tmp_path, epochs=9)
+    assert equal(dict(state_of(tmp_path)["model"]), dict(tiny().state_dict()))
+
+
+def test_a_fresh_network_is_given_time(data_dir, tmp_path, tiny, monkeypatch):
+    spreads(monkeypatch, [0.01] * 9)
+    assert len(run(tiny(width=1), data_dir, tmp_path, epochs=9)) == 9  # 27 steps
+
+
+# --- torch.compile ---
+
+
+def test_a_compiled_run_learns_the_same(data_dir, tmp_path, tiny, monkeypatch):
+    compiled, compile = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda what: compiled.append(what) or compile(what, backend="eager"))
+    plain, quick = tiny(width=1), tiny(width=1)
+    loss = MonodepthLoss()
+    options = dict(epochs=1, val=False, batch_size=9)
+    run(plain, data_dir, tmp_path / "plain", **options)
+    run(quick, data_dir, tmp_path / "compiled", compile=True, loss=loss, **options)
+    assert compiled == [quick, loss]
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, quick.state_dict()[name], rtol=1e-3, atol=1e-5, msg=name)
+    load_model(tmp_path / "compiled/weights.safetensors")  # under the names of the plain network
