@@ -4,7 +4,7 @@ PIP_ARGS ?=
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup run test lint unit notebooks-check lab notebooks model lock clean
+.PHONY: setup check run test lint unit notebooks-check lab notebooks model lock clean
 
 run: setup  ## all seven notebooks on the sample drives, into output/run
 	$(BIN)/python -m monodepth_lib.batch all --name run
@@ -19,6 +19,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
 	touch $@
+
+check:  ## what is installed, the device, memory, the sample; what is missing and the way out (before `setup`, too)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m monodepth_lib.check_environment
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[test]"

@@ -6,14 +6,26 @@ for each image and then averaged over images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "d1", "d2", "d3", "d1_all")
+DISTANCES = (0.0, 10.0, 20.0, 40.0, 80.0)  # metres, the edges of the bands
+
+# What counts of a truth's rows (from, to) and columns (from, to), as shares of its height and width: the constants of
+# the authors' evaluation code (mrharicot/monodepth, utils/evaluate_kitti.py), which found Eigen's by trial.
+CROPS = {
+    "none": (0.0, 1.0, 0.0, 1.0),
+    "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
+    "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+}
 
 
 def disparity_to_depth(disparity: Tensor, metres: float) -> Tensor:
@@ -30,29 +42,46 @@ def resize_map(values: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).reshape(*values.shape[:-2], *size)
 
 
-def garg_crop(height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of Garg et al. (2016), used for Eigen-split numbers: 375x1242 -> [153:371, 44:1197]."""
-    rows = slice(int(0.40810811 * height), int(0.99189189 * height))
-    return rows, slice(int(0.03594771 * width), int(0.96405229 * width))
+def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns that count: "none" all, "garg" Garg et al. (2016), "eigen" Eigen et al. (2014).
 
-
-def metrics(depth: Tensor, truth: Tensor, metres: float, cap: float = MAX_DEPTH) -> dict[str, float]:
-    """The seven standard depth metrics of one image, and KITTI's D1-all, over pixels with 1e-3 < truth < `cap` metres.
-
-    depth, truth: (H, W) in metres, truth 0 = unknown; the prediction is clamped to [1e-3, cap]. D1-all is the share of
-    pixels whose disparity, in pixels of this picture, is wrong by 3 px or more and by 5 % or more; it takes the
-    camera's `metres` (f·B/W) and ignores the cap's clamp. Raises ValueError when no pixel has a truth in range.
+    Both crops are fractions of the truth's size, as in the authors' evaluation code; 375x1242 gives [153:371, 44:1197]
+    and [124:342, 44:1197]. Raises ValueError for another word.
     """
-    known = (truth > MIN_DEPTH) & (truth < cap)
+    if crop not in CROPS:
+        raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(map(repr, CROPS))}")
+    top, bottom, left, right = CROPS[crop]
+    return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
+
+
+def counted(
+    depth: Tensor, truth: Tensor, cap: float, crop: str, median_scaling: bool
+) -> tuple[Tensor, Tensor, float | None]:
+    """Prediction and truth at the pixels that count, float64 (P,), and the median ratio (None when it is off).
+
+    A pixel counts inside the crop where 1e-3 < truth < `cap`. Median scaling multiplies the prediction by
+    median(truth) / median(prediction) over these pixels: for methods that do not know metres. Raises ValueError when
+    no pixel counts.
+    """
+    window = crop_window(crop, *truth.shape)
+    gt, pred = truth[window], depth[window]
+    known = (gt > MIN_DEPTH) & (gt < cap)
     if not known.any():
-        raise ValueError("no pixel has a true depth in range: leave this image out")
-    gt = truth[known].double()
-    raw = depth[known].double()
-    pred = raw.clamp(MIN_DEPTH, cap)
-    ratio = torch.maximum(pred / gt, gt / pred)
+        where = "" if crop == "none" else f" inside the {crop} crop"
+        raise ValueError(f"no pixel has a true depth in range{where}: leave this image out")
+    gt, pred = gt[known].double(), pred[known].double()
+    if not median_scaling:
+        return pred, gt, None
+    ratio = gt.quantile(0.5) / pred.quantile(0.5).clamp(min=1e-9)
+    return pred * ratio, gt, float(ratio)
+
+
+def mean_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> dict[str, float]:
+    """`METRICS` over pixels (P,) of predicted and true metres; `focal_baseline` f·B is in px·m of the truth's width."""
+    pred_px, gt_px = focal_baseline / pred.clamp(min=MIN_DEPTH), focal_baseline / gt
+    pred = pred.clamp(MIN_DEPTH, cap)
     error = pred - gt
-    focal_baseline = metres * truth.shape[1]  # px·m at this width
-    gt_px, pred_px = focal_baseline / gt, focal_baseline / raw.clamp(min=MIN_DEPTH)
+    ratio = torch.maximum(pred / gt, gt / pred)
     wrong = (pred_px - gt_px).abs()
     values = {
         "abs_rel": (error.abs() / gt).mean(),
@@ -67,7 +96,50 @@ def metrics(depth: Tensor, truth: Tensor, metres: float, cap: float = MAX_DEPTH)
     return {name: float(value) for name, value in values.items()}
 
 
-def mean_inverse_depth(truths: list[Tensor], size: tuple[int, int]) -> Tensor:
+def metrics(
+    depth: Tensor,
+    truth: Tensor,
+    metres: float,
+    cap: float = MAX_DEPTH,
+    crop: str = "none",
+    median_scaling: bool = False,
+) -> dict[str, float]:
+    """The seven standard depth metrics of one image, and KITTI's D1-all, over pixels with 1e-3 < truth < `cap` metres.
+
+    depth, truth: (H, W) in metres, truth 0 = unknown; the prediction is clamped to [1e-3, cap]. D1-all is the share of
+    pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more; it takes
+    the camera's `metres` (f·B/W) and ignores the cap's clamp. `crop`: see `crop_window`. With `median_scaling`
+    (`counted`) the result also has the `ratio`. Raises ValueError when no pixel has a truth in range.
+    """
+    pred, gt, ratio = counted(depth, truth, cap, crop, median_scaling)
+    values = mean_errors(pred, gt, metres * truth.shape[1], cap)
+    return values if ratio is None else {**values, "ratio": ratio}
+
+
+def metrics_by_distance(
+    depth: Tensor,
+    truth: Tensor,
+    metres: float,
+    cap: float = MAX_DEPTH,
+    crop: str = "none",
+    median_scaling: bool = False,
+    edges: Sequence[float] = DISTANCES,
+) -> list[dict[str, float]]:
+    """`metrics` of one image for each band from <= truth < to: dicts `from`, `to` in metres, `pixels`, `METRICS`.
+
+    The bands lie between neighbouring `edges`; the last one ends at the cap. A band without pixels holds nan. The
+    prediction is median-scaled with the ratio of the whole image. Raises ValueError as `metrics` does.
+    """
+    pred, gt, _ = counted(depth, truth, cap, crop, median_scaling)
+    bands = []
+    for low, high in pairwise([*(edge for edge in edges if edge < cap), cap]):
+        inside = (gt >= low) & (gt < high)
+        values = mean_errors(pred[inside], gt[inside], metres * truth.shape[1], cap)
+        bands.append({"from": low, "to": high, "pixels": int(inside.sum()), **values})
+    return bands
+
+
+def mean_inverse_depth(truths: Iterable[Tensor], size: tuple[int, int]) -> Tensor:
     """Per-pixel mean of 1/depth over the known pixels of several (H, W) truths, at `size`: a guess without a picture.
 
     Every truth is brought to `size` by averaging 1/depth over its known pixels; a place that is known in none is 0.
@@ -81,6 +153,14 @@ def mean_inverse_depth(truths: list[Tensor], size: tuple[int, int]) -> Tensor:
         total += torch.where(share > 0, value, 0.0)
         count += (share > 0).float()
     return (total / count.clamp(min=1))[0, 0]
+
+
+def fill_rows(values: Tensor) -> Tensor:
+    """A map (H, W) whose zeros, the unknown places, are the mean of their row's known ones, else of all known ones."""
+    known = values > 0
+    whole = values.sum() / known.sum().clamp(min=1)
+    rows = torch.where(known.any(1), values.sum(1) / known.sum(1).clamp(min=1), whole)
+    return torch.where(known, values, rows[:, None])
 
 
 def scale_camera(
@@ -112,3 +192,53 @@ def point_cloud(depth: Tensor, focal_px: float, centre_px: tuple[float, float]) 
     x = (u - centre_px[0]) * depth / focal_px
     y = (v - centre_px[1]) * depth / focal_px
     return torch.stack([x, y, depth], dim=-1)
+
+
+def viewer_points(
+    points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (..., 3) of `point_cloud` and their `colours` (..., 3), bytes, as 3-D viewers want them: each (N, 3).
+
+    Viewers open with y up and look along -z, so (X, Y, Z) becomes (X, -Y, -Z): half a turn about the x axis, which
+    mirrors nothing. Points of unknown depth (Z = 0, or not finite) and beyond `furthest` metres are left out. Returns
+    float32 metres and uint8 red, green, blue. Raises ValueError for other shapes or colours, and when no point is left.
+    """
+    flat = points.detach().cpu().reshape(-1, points.shape[-1]).float()
+    rgb = np.asarray(colours.cpu() if isinstance(colours, Tensor) else colours)
+    if flat.shape[1] != 3 or rgb.shape != tuple(points.shape) or rgb.dtype != np.uint8:
+        raise ValueError(
+            f"points are {tuple(points.shape)}, colours {rgb.shape} of {rgb.dtype}: both must be (..., 3), "
+            "and colours uint8 from 0 to 255: resize the picture to the points"
+        )
+    keep = (flat[:, 2] > 0) & (flat[:, 2] <= furthest) & flat.isfinite().all(1)
+    if not keep.any():
+        raise ValueError(f"no point has a known depth up to {furthest} m: raise furthest, or take another picture")
+    return (flat[keep] * torch.tensor([1.0, -1.0, -1.0])).numpy(), rgb.reshape(-1, 3)[keep.numpy()]
+
+
+def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH) -> int:
+    """Writes a coloured point cloud that MeshLab and Open3D read; returns how many points it holds.
+
+    `points` (..., 3) are `point_cloud`'s, `colours` (..., 3) the picture's bytes at the same size; unknown points and
+    those beyond `furthest` metres are left out. Binary PLY, little endian: x to the right, y up, z backwards (the
+    camera sits at 0 and looks along -z), float, metres; red, green, blue, uchar. The file is written beside and
+    renamed. Raises ValueError like `viewer_points`, OSError naming a file that cannot be written.
+    """
+    xyz, rgb = viewer_points(points, colours, furthest)
+    names = ("x", "y", "z", "red", "green", "blue")
+    vertices = np.empty(len(xyz), dtype=list(zip(names, ["<f4"] * 3 + ["u1"] * 3, strict=True)))
+    for name, values in zip(names, [*xyz.T, *rgb.T], strict=True):
+        vertices[name] = values
+    header = ["ply", "format binary_little_endian 1.0", "comment metres; x right, y up, the camera looks along -z"]
+    header += [f"element vertex {len(xyz)}"]
+    header += [f"property {kind} {name}" for kind, name in zip(["float"] * 3 + ["uchar"] * 3, names, strict=True)]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
+    return len(xyz)

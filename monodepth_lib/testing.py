@@ -1,9 +1,18 @@
-"""Notebook 06: predictions of a trained model, as arrays with names, and their score against true depth."""
+"""Notebook 06: predictions of a trained model, as arrays with names, and their score against true depth.
+
+From the shell: `python -m monodepth_lib.testing --weights unet_sample --data data/sample` prints the table of a model
+beside two references, the guess of one that does not look and the answer of one that sees both views.
+"""
 
 from __future__ import annotations
 
+import argparse
+import csv
+import hashlib
 import json
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +20,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from . import depth, kitti
-from .data import pick_device, to_device
-from .networks import Monodepth
+from .data import StereoDrives, pick_device, read_picture, to_device
+from .networks import Monodepth, load_model, weights_path
+from .transforms import image_transforms
+
+OPENCV = "opencv-python-headless==5.0.0.93"  # as in pyproject.toml, extra "sgm"
+TRAINING_TRUTHS = 200  # about as many are enough for a mean
 
 
 def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
@@ -82,20 +96,40 @@ def predict_loader(
     return names, np.load(paths[0], mmap_mode="c"), np.load(paths[1], mmap_mode="c")
 
 
+def predict_each(
+    model: Monodepth, loader: DataLoader, device: str = "auto", post_processed: bool = True
+) -> Iterator[Tensor]:
+    """The left disparity (h, w) of every picture of a loader, one after the other: nothing is kept, nothing written."""
+    target = pick_device(device)
+    model = model.to(target, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    for batch in loader:
+        yield from predict(model, to_device(batch, target)["left_image"])[int(post_processed)].cpu()
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+
 def read_pair_truth(pair: kitti.Pair, cameras: str) -> tuple[Tensor, kitti.Calibration]:
     """True depth (H, W) in metres of a pair's left view, and the camera it was taken with."""
     with Image.open(pair.left) as image:
-        camera = kitti.calibration(pair.folder, image.width, cameras)
+        camera = kitti.calibration(pair.folder, image.width, cameras, pair.left.stem)
     return torch.from_numpy(kitti.read_truth(pair, camera)), camera
 
 
 def score(
-    pairs: Sequence[kitti.Pair], disparities: Sequence[np.ndarray | Tensor], cameras: str = "colour", cap: float = 80.0
+    pairs: Sequence[kitti.Pair],
+    disparities: Iterable[np.ndarray | Tensor],
+    cameras: str = "colour",
+    cap: float = depth.MAX_DEPTH,
+    crop: str = "none",
+    median_scaling: bool = False,
+    by_distance: bool = False,
 ) -> list[dict]:
     """Metrics for each pair that has true depth, in order: rows with `name` and `depth.METRICS`.
 
     `disparities` are (h, w) of any size, one a pair; each is resized to its truth and turned into metres with the
-    drive's own calibration.
+    drive's own calibration. `cap`, `crop`, `median_scaling`: see `depth.metrics`. With `by_distance` every row also
+    holds `pixels`, how many were measured, and `by_distance`, the list of `depth.metrics_by_distance`.
     """
     rows = []
     for pair, disparity in zip(pairs, disparities, strict=True):
@@ -105,39 +139,163 @@ def score(
         values = disparity if isinstance(disparity, Tensor) else torch.from_numpy(np.array(disparity))
         resized = depth.resize_map(values, truth.shape)
         predicted = depth.disparity_to_depth(resized, camera.metres)
+        chosen = predicted, truth, camera.metres, cap, crop, median_scaling
         try:
-            rows.append({"name": pair.name, **depth.metrics(predicted, truth, camera.metres, cap)})
+            row = {"name": pair.name, **depth.metrics(*chosen)}
         except ValueError as error:
             raise ValueError(f"{pair.truth}: {error}") from error
+        if by_distance:
+            bands = depth.metrics_by_distance(*chosen)
+            row |= {"pixels": sum(band["pixels"] for band in bands), "by_distance": bands}
+        rows.append(row)
     return rows
 
 
+class OnDemand(Sequence[Tensor]):
+    """One disparity a pair, made anew whenever it is asked for: the maps of a long drive would fill the memory."""
+
+    def __init__(self, pairs: Sequence[kitti.Pair], make: Callable[[kitti.Pair], Tensor]):
+        self.pairs, self.make = pairs, make
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index):
+        return self.make(self.pairs[index])
+
+
+# --- two references: one that does not look, one that sees both views -------------------------------------------------
+
+
+def training_pairs(
+    data_dir: str | Path,
+    drives: str | list[str] | None,
+    test: Sequence[kitti.Pair],
+    cameras: str = "colour",
+    truth: str = "auto",
+) -> list[kitti.Pair]:
+    """Pairs with truth of the training side that belongs to the test `drives`, for `baseline`; [] where there is none.
+
+    The side is that of the same split, else the folder train. Drives of `test` are left out, and of many pairs some 200
+    are taken, evenly spread.
+    """
+    split = drives if isinstance(drives, str) and drives in kitti.SPLITS else None
+    held_out = {pair.folder.name for pair in test}
+    try:
+        pairs = kitti.select_pairs(kitti.project_path(data_dir), "train", split, cameras, truth)
+    except FileNotFoundError:
+        return []
+    known = [pair for pair in pairs if pair.truth and pair.folder.name not in held_out]
+    return known[:: max(1, round(len(known) / TRAINING_TRUTHS))]
+
+
 def baseline(
-    pairs: Sequence[kitti.Pair], data_dir: str | Path, cameras: str = "colour", size: tuple[int, int] = (128, 416)
-) -> tuple[list[Tensor], str]:
+    pairs: Sequence[kitti.Pair],
+    data_dir: str | Path,
+    cameras: str = "colour",
+    size: tuple[int, int] = (128, 416),
+    train: Sequence[kitti.Pair] = (),
+) -> tuple[Sequence[Tensor], str]:
     """What one would answer without looking: the per-pixel mean of 1/depth, as disparities, and of what it is.
 
-    From `mean_inverse_depth.npy` of the data's folder (made of training truth) where there is one; else, for each
-    image, from the truth of all other images with truth.
+    From `mean_inverse_depth.npy` of the data's folder (made of training truth) where there is one; else from the truth
+    of `train`; else, for each image, from the truth of all other images with truth. The maps are made when they are
+    asked for.
     """
     path = kitti.project_path(data_dir) / "mean_inverse_depth.npy"
     known = [pair for pair in pairs if pair.truth is not None]
     if not known:
-        return [torch.zeros(size) for _ in pairs], "no true depth"
-    read = [read_pair_truth(pair, cameras) for pair in known]
+        return OnDemand(pairs, lambda pair: torch.zeros(size)), "no true depth"
+
+    def part(pair: kitti.Pair) -> tuple[Tensor, kitti.Calibration]:
+        truth, camera = read_pair_truth(pair, cameras)
+        return depth.mean_inverse_depth([truth], size), camera
+
+    def of_training(pair: kitti.Pair) -> Tensor:
+        return torch.zeros(size) if pair.truth is None else read_pair_truth(pair, cameras)[1].metres * inverse
+
     if path.is_file():
-        inverse = torch.from_numpy(np.load(path))
-        maps, source = {pair.name: inverse for pair in known}, "mean of the training truth"
-    else:
-        parts = [depth.mean_inverse_depth([truth], size) for truth, _ in read]
-        total, count = sum(parts), sum((part > 0).float() for part in parts)
-        maps = {
-            pair.name: (total - part) / (count - (part > 0).float()).clamp(min=1)
-            for pair, part in zip(known, parts, strict=True)
-        }
-        source = "mean of the other images' truth" if len(known) > 1 else "80 m everywhere, for want of other truth"
-    metres = {pair.name: camera.metres for pair, (_, camera) in zip(known, read, strict=True)}
-    return [metres[p.name] * maps[p.name] if p.name in maps else torch.zeros(size) for p in pairs], source
+        inverse, source = torch.from_numpy(np.load(path)), "mean of the training truth"
+        return OnDemand(pairs, of_training), source
+    if train:
+        truths = (read_pair_truth(pair, cameras)[0] for pair in train)
+        inverse = depth.fill_rows(depth.mean_inverse_depth(truths, size))
+        return OnDemand(pairs, of_training), f"mean of the training truth ({len(train)} images)"
+
+    total, count = torch.zeros(size), torch.zeros(size)
+    for pair in known:
+        one = part(pair)[0]
+        total += one
+        count += one > 0
+
+    def of_others(pair: kitti.Pair) -> Tensor:
+        if pair.truth is None:
+            return torch.zeros(size)
+        own, camera = part(pair)
+        others = count - (own > 0).float()
+        mean = torch.where(others > 0, (total - own) / others.clamp(min=1), 0.0)
+        return camera.metres * depth.fill_rows(mean)
+
+    source = "mean of the other images' truth" if len(known) > 1 else "80 m everywhere, for want of other truth"
+    return OnDemand(pairs, of_others), source
+
+
+def fill_holes(disparity: np.ndarray) -> np.ndarray:
+    """A disparity (H, W) whose pixels <= 0 are holes, filled row by row.
+
+    A hole takes the smaller, further one of its neighbours left and right (most holes lie where a near thing hides the
+    background), at the border the only one; a row without any value is that of the nearest row with one.
+    """
+    valid = disparity > 0
+    rows = np.flatnonzero(valid.any(axis=1))
+    if not len(rows):
+        return disparity
+    column = np.arange(disparity.shape[1])
+    before = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
+    after = np.minimum.accumulate(np.where(valid, column, column.size)[:, ::-1], axis=1)[:, ::-1]
+    left = np.where(before < 0, np.inf, np.take_along_axis(disparity, before.clip(min=0), axis=1))
+    right = np.where(
+        after == column.size, np.inf, np.take_along_axis(disparity, after.clip(max=column.size - 1), axis=1)
+    )
+    filled = np.where(valid, disparity, np.minimum(left, right))
+    nearest = rows[np.abs(rows[:, None] - np.arange(len(disparity))).argmin(axis=0)]
+    return filled[nearest].astype(disparity.dtype)
+
+
+def match_views(pair: kitti.Pair) -> Tensor:
+    """Left disparity (H, W), a fraction of the width, by semi-global matching of both views (Hirschmüller, 2008).
+
+    OpenCV's StereoSGBM on grey pictures, disparities up to 15 % of the width, with the left-right check; what it does
+    not match, and what it matches at less than 1 px, is a hole for `fill_holes`, so that every pixel has an answer. Its
+    settings were chosen on scenes of KITTI stereo 2012. Raises ModuleNotFoundError where OpenCV is not installed.
+    """
+    import cv2
+
+    views = [np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right)]
+    if views[0].shape != views[1].shape:
+        raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
+    height, width = views[0].shape
+    furthest, block = 16 * -(-round(0.15 * width) // 16), 5
+    matcher = cv2.StereoSGBM.create(
+        minDisparity=0,
+        numDisparities=furthest,
+        blockSize=block,
+        P1=8 * block**2,
+        P2=96 * block**2,
+        disp12MaxDiff=1,
+        preFilterCap=63,
+        uniquenessRatio=10,
+        speckleWindowSize=round(height * width / 1160),  # 400 px in KITTI's pictures
+        speckleRange=2,
+        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
+    )
+    # it leaves out the columns whose search would leave the picture: widen both by the border's pixels
+    left, right = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in views)
+    pixels = matcher.compute(left, right)[:, furthest:].astype(np.float32) / 16
+    return torch.from_numpy(fill_holes(np.where(pixels < 1, 0, pixels)) / np.float32(width))
+
+
+# --- tables and files -------------------------------------------------------------------------------------------------
 
 
 def mean_row(rows: list[dict], name: str) -> dict:
@@ -147,10 +305,251 @@ def mean_row(rows: list[dict], name: str) -> dict:
     return {"name": name, **{key: float(np.mean([row[key] for row in rows])) for key in depth.METRICS}}
 
 
-def table(rows: list[dict]) -> str:
+def spread_row(rows: list[dict], name: str) -> dict:
+    """The standard deviation of every metric over the images' rows: how much one image differs from another."""
+    return {"name": name, **{key: float(np.std([row[key] for row in rows])) for key in depth.METRICS}}
+
+
+def distance_rows(rows: list[dict], name: str) -> list[dict]:
+    """For each band of distance the mean over the images that have pixels in it, with `pixels` and `images`.
+
+    `rows` come from `score(..., by_distance=True)`. A band that no image has pixels in is left out.
+    """
+    result = []
+    for bands in zip(*(row["by_distance"] for row in rows), strict=True):
+        seen = [band for band in bands if band["pixels"]]
+        if seen:
+            where = {"from": bands[0]["from"], "to": bands[0]["to"]}
+            counts = {"pixels": sum(band["pixels"] for band in seen), "images": len(seen)}
+            result.append({**mean_row(seen, name), **where, **counts})
+    return result
+
+
+def table(rows: list[dict], title: str = "") -> str:
     """Rows as aligned text, three decimals: fit for a notebook, a log and a diff."""
     heads = {"abs_rel": "Abs Rel", "sq_rel": "Sq Rel", "rmse": "RMSE", "rmse_log": "RMSE log", "d1_all": "D1-all"}
-    width = max(len(row["name"]) for row in rows)
-    lines = [" " * width + "".join(f"{heads.get(key, key):>10}" for key in depth.METRICS)]
+    width = max(len(title), *(len(row["name"]) for row in rows))
+    lines = [f"{title:<{width}}" + "".join(f"{heads.get(key, key):>10}" for key in depth.METRICS)]
     lines += [f"{row['name']:<{width}}" + "".join(f"{row[key]:>10.3f}" for key in depth.METRICS) for row in rows]
     return "\n".join(lines)
+
+
+def evaluate(
+    pairs: Sequence[kitti.Pair],
+    answers: Mapping[str, Iterable[np.ndarray | Tensor]],
+    data_dir: str | Path,
+    cameras: str = "colour",
+    *,
+    size: tuple[int, int] = (128, 416),
+    cap: float = depth.MAX_DEPTH,
+    crop: str = "auto",
+    median_scaling: bool = False,
+    train: Sequence[kitti.Pair] = (),
+) -> dict:
+    """Scores every answer and the two references beside it: a report for `report_text` and `write_report`.
+
+    `answers`: name -> disparities, one a pair. `crop` "auto" is Garg's for laser scans, as in published Eigen figures,
+    and none for stereo disparity and dense depth. `size` is that of the baseline's map, `train` its truth (`baseline`).
+    Raises ValueError when no pair has a truth.
+    """
+    known = [pair for pair in pairs if pair.truth is not None]
+    if not known:
+        raise ValueError(f"{data_dir}: no pair has a truth of the kind asked for, so there is nothing to measure")
+    kinds = sorted({kitti.truth_kind(pair.truth) for pair in known if pair.truth})
+    if crop == "auto":
+        crop = "garg" if kinds == ["scan"] else "none"
+
+    guess, source = baseline(pairs, data_dir, cameras, size, train)
+    rows_of = {**answers, f"baseline: {source}": guess}
+    notes = []
+    film = [pair for pair in known if len(kitti.frame_key(pair.left)) == 1]  # stereo 2012 and 2015: scene and moment
+    if "other images" in source and len({pair.folder for pair in film}) < len(film):
+        notes.append(
+            "the baseline's other images hold neighbouring frames, nearly the same view: it is a strong one here"
+        )
+    try:
+        import cv2  # noqa: F401
+
+        matched = OnDemand(pairs, lambda pair: torch.zeros(size) if pair.truth is None else match_views(pair))
+        rows_of["semi-global matching, sees both views"] = matched
+    except ImportError:
+        notes.append(f"no row of semi-global matching, which needs OpenCV: pip install {OPENCV}")
+
+    report: dict = {
+        "data": str(data_dir),
+        "drives": sorted({pair.folder.name for pair in known}),
+        "cameras": cameras,
+        "truth": kinds,
+        "images": len(known),
+        "cap_m": cap,
+        "crop": crop,
+        "median_scaling": median_scaling,
+        "notes": notes,
+        "means": [],
+        "standard_deviations": [],
+        "by_distance": [],
+        "per_image": [],
+    }
+    for name, disparities in rows_of.items():
+        shown = f"{name}, median-scaled" if median_scaling else name
+        progress = tqdm(disparities, shown, len(pairs), disable=None, leave=False)  # in a terminal only
+        rows = score(pairs, progress, cameras, cap, crop, median_scaling, by_distance=True)
+        mean, spread = mean_row(rows, shown), spread_row(rows, shown)
+        if median_scaling:
+            ratios = [row["ratio"] for row in rows]
+            mean["ratio"], spread["ratio"] = float(np.mean(ratios)), float(np.std(ratios))
+        report["means"].append(mean)
+        report["standard_deviations"].append(spread)
+        report["by_distance"] += distance_rows(rows, shown)
+        report["per_image"] += [
+            {"answer": shown, **{key: value for key, value in row.items() if key != "by_distance"}} for row in rows
+        ]
+    return report
+
+
+def report_text(report: dict) -> str:
+    """A report of `evaluate` as text: what was measured and how, means, spread, bands of distance."""
+    scaling = "median scaling ON" if report["median_scaling"] else "no median scaling"
+    measured = f"{report['data']}: {report['images']} images, {report['cameras']} cameras, truth: "
+    measured += f"{' and '.join(report['truth'])}; up to {report['cap_m']:g} m, crop {report['crop']}, {scaling}"
+    parts = [measured, table(report["means"], "mean over images")]
+    parts.append(table(report["standard_deviations"], "standard deviation over images"))
+    if report["median_scaling"]:
+        lines = ["each prediction was multiplied by median(truth) / median(prediction), mean ± deviation over images:"]
+        for mean, spread in zip(report["means"], report["standard_deviations"], strict=True):
+            lines.append(f"  {mean['name']}: {mean['ratio']:.3f} ± {spread['ratio']:.3f}")
+        parts.append("\n".join(lines))
+    for low, high in dict.fromkeys((band["from"], band["to"]) for band in report["by_distance"]):
+        bands = [band for band in report["by_distance"] if (band["from"], band["to"]) == (low, high)]
+        counts = f"{bands[0]['pixels']} pixels in {bands[0]['images']} images"
+        parts.append(table(bands, f"{low:g} to {high:g} m, {counts}"))
+    return "\n\n".join([*parts, *(["\n".join(f"note: {note}" for note in report["notes"])] if report["notes"] else [])])
+
+
+def write_report(report: dict, output_dir: str | Path) -> tuple[Path, Path]:
+    """Writes `metrics.json` (the report) and `metrics.csv` (a line an image and answer, the settings in each line).
+
+    Raises OSError naming the folder when they cannot be written.
+    """
+    output = Path(output_dir)
+    lists = ("drives", "notes", "means", "standard_deviations", "by_distance", "per_image")
+    settings = {key: value for key, value in report.items() if key not in lists}
+    settings = {key: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in settings.items()}
+    lines = [{**row, **settings} for row in report["per_image"]]
+    paths = output / "metrics.json", output / "metrics.csv"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(json.dumps(report, indent=1) + "\n")
+        with open(paths[1], "w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+    except OSError as error:
+        raise OSError(f"{output} could not be written ({error}): free space or choose another output folder") from error
+    return paths
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def find_test_pairs(data_dir: str | Path, drives: str | None, cameras: str, truth: str) -> list[kitti.Pair]:
+    """The pairs of the test side (`kitti.select_pairs`); of a folder that has no side "test", all its drives'."""
+    root = kitti.project_path(data_dir)
+    if drives is None and not (root / kitti.SPLIT_FOLDERS["test"]).is_dir():
+        found = kitti.find_drives(root)
+        return [pair for folder in found.values() for pair in kitti.find_pairs(folder, cameras, truth)]
+    return kitti.select_pairs(root, "test", drives, cameras, truth)
+
+
+def run(options: argparse.Namespace) -> dict:
+    """What the command does, given its options: loads, predicts, scores; returns the report."""
+    path = weights_path(options.weights)
+    model = load_model(path)
+    size = tuple(options.size or model.size or (128, 416))
+    pairs = find_test_pairs(options.data, options.drives, options.cameras, options.truth)
+    known = [pair for pair in pairs if pair.truth is not None]
+    loader = DataLoader(StereoDrives(known, image_transforms("test", size)), options.batch_size)
+    name = f"{path.stem}, {'post-processed' if options.post_process else 'plain'}"
+    report = evaluate(
+        known,
+        {name: predict_each(model, loader, options.device, options.post_process)},
+        options.data,
+        options.cameras,
+        size=size,
+        cap=options.cap,
+        crop=options.crop,
+        median_scaling=options.median_scaling,
+        train=training_pairs(options.data, options.drives, known, options.cameras, options.truth),
+    )
+    learnt = model.notes.get("train_drives")
+    chosen = None if learnt is None else {*learnt, *model.notes.get("val_drives", [])}
+    seen = sorted((chosen or set()) & set(report["drives"]))
+    if seen:
+        report["notes"].append(f"the weights were trained or chosen on {', '.join(seen)}: measure them on other drives")
+    if warning := kitti.eigen_warning(chosen, known):
+        report["notes"].append(warning)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "weights": path.name,
+        "sha256": digest,
+        "post_processing": options.post_process,
+        "size": list(size),
+        "split": options.drives or "",
+        **report,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0 done, 2 wrong arguments or data."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monodepth_lib.testing",
+        description="Measures weights against true depth, beside two references; writes metrics.json and metrics.csv.",
+    )
+    add = parser.add_argument
+    add("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
+    add("--data", required=True, help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive")
+    add(
+        "--drives", "--split", help="names parted by commas, or lab, eigen-conform, eigen, stereo_2015 (default: test/)"
+    )
+    add("--cameras", choices=list(kitti.CAMERAS), default="colour")
+    add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, where a drive has several (default: auto)")
+    add(
+        "--cap", type=float, default=depth.MAX_DEPTH, metavar="METRES", help="truth beyond it is left out (default: 80)"
+    )
+    add(
+        "--crop",
+        choices=["auto", *depth.CROPS],
+        default="auto",
+        help="the part of the picture that counts; auto: garg for laser scans, else none",
+    )
+    add("--median-scaling", action="store_true", help="scale each prediction by median(truth) / median(prediction)")
+    add("--post-process", action=argparse.BooleanOptionalAction, default=True, help="blend with the mirrored answer")
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="the network's picture (default: the weights' own)")
+    add("--output", default="output/testing", help="folder of the two files (default: output/testing)")
+    add("--batch-size", type=int, default=8)
+    add("--device", default="auto", help="auto (the GPU when there is one), cpu, cuda, ...")
+    options = parser.parse_args(arguments)
+
+    said: list[str] = []
+
+    def say(message, *_, **__) -> None:
+        if str(message) not in said:
+            said.append(str(message))
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = say
+            report = run(options)
+        report["notes"] += said
+        files = write_report(report, kitti.project_path(options.output))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(report_text(report))
+    print(f"\nevery image is in {files[1]}, the report in {files[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

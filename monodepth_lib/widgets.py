@@ -15,16 +15,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
 from . import data, depth, gif, kitti, losses, plots, testing, transforms
 
+WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
+TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
+DPI = 120  # of the figures in panels: matplotlib's 12 points are 20 px
+
 
 def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG."""
+    """An image as the bytes of a PNG, packed fast rather than small: it travels to the browser next door."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -35,7 +40,9 @@ class Panel(ipywidgets.VBox):
     `message` a line that says when a picture is being computed, and errors.
     """
 
-    def __init__(self, draw: Callable[..., Image.Image], controls: dict[str, ipywidgets.ValueWidget], width: int = 832):
+    def __init__(
+        self, draw: Callable[..., Image.Image], controls: dict[str, ipywidgets.ValueWidget], width: int = WIDTH
+    ):
         self.draw, self.controls = draw, controls
         self.picture = ipywidgets.Image(format="png", width=width)
         self.message = ipywidgets.HTML()
@@ -60,7 +67,7 @@ class Panel(ipywidgets.VBox):
     def sheet(self, control: str, positions: list, titles: list[str] | None = None, columns: int = 2) -> Figure:
         """The pictures at some positions of one control, for print: GitHub and PDF show no sliders."""
         images = [self.image(**{control: position}) for position in positions]
-        return plots.grid(images, titles or [f"{control} {position}" for position in positions], columns, width=15)
+        return plots.grid(images, titles or [f"{control} {position}" for position in positions], columns, width=12)
 
 
 def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.IntSlider:
@@ -96,7 +103,8 @@ def views_panel(pairs: Sequence[kitti.Pair], metres: float | None = None, width:
         difference[:, :shift] = 0  # nothing to compare with
         images = [left, moved, overlay, plots.colour_map(difference, 0, 80)]
         distance = f", fits at {metres * wide / shift:.1f} m" if metres and shift else ""
-        titles = [pairs[pair].name, f"right, moved {shift} px, {rows} down", f"overlay{distance}", "|left - right|"]
+        moves = f"right, moved {shift} px, {rows} down"
+        titles = [pairs[pair].name[-26:], moves, f"overlay{distance}", "|left - right|"]
         return tiles([Image.fromarray(image) for image in images], titles, [])
 
     return Panel(
@@ -140,7 +148,7 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
             changed = transforms.change_colours(views[flip][view], gamma, brightness, colour)
             clipped = (changed == 1).float().mean()
             images.append(Image.fromarray((plots.to_array(changed) * 255).round().astype(np.uint8)))
-            titles.append(f"{name}: mean {changed.mean():.2f}, {100 * clipped:.0f} % of the values at 1")
+            titles.append(f"{name}: mean {changed.mean():.2f}, {100 * clipped:.0f} % at 1")
         return tiles(images, titles, [])
 
     controls: dict[str, ipywidgets.ValueWidget] = {
@@ -164,51 +172,39 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     0 to `limit` px; `row` and `column` of a cross-hair, whose cost (mean of 5 x 5 pixels) is drawn over all shifts.
     """
     height, width = left.shape[-2:]
+    size = WIDTH // 2, round(WIDTH / 2 * height / width)
 
     def fetch(shift: int) -> torch.Tensor:
         return losses.warp(right, torch.full((1, 1, height, width), -shift / width))
 
-    costs = torch.stack([losses.pixel_cost(left, fetch(shift))[0, 0] for shift in range(limit + 1)])
-    costs = F.avg_pool2d(costs[None], 5, 1, 2, count_include_pad=False)[0]
+    # every shift once, here: a move only looks up
+    residuals = torch.empty(limit + 1, height, width, dtype=torch.float16)
+    dissimilar, costs = torch.empty_like(residuals), torch.empty(limit + 1, height, width)
+    for shift in range(limit + 1):
+        estimate = fetch(shift)
+        residual = (left - estimate).abs().mean(1, keepdim=True)
+        dissimilarity = losses.pixel_cost(left, estimate, ssim_weight=1.0)
+        residuals[shift], dissimilar[shift] = residual[0, 0], dissimilarity[0, 0]
+        cost = 0.85 * dissimilarity + 0.15 * residual  # losses.pixel_cost, without computing SSIM twice
+        costs[shift] = F.avg_pool2d(cost, 5, 1, 2, count_include_pad=False)[0, 0]
 
-    # laid out once; a move changes what is in the axes
-    figure = Figure(figsize=(10, 10 * height / width + 3.2), layout="constrained")
-    axes = figure.subplots(3, 2, height_ratios=(5 * height / width, 5 * height / width, 2.4))
-    grid = axes[2, 0].get_gridspec()
-    for axis in axes[2]:
-        axis.remove()
-    curve = figure.add_subplot(grid[2, :])
-    drawn, crosses = [], []
-    titles = ("left view", "right view, fetched", "residual |left - fetched|", "SSIM cost (1 - SSIM)/2")
-    for axis, title in zip(axes[:2].flat, titles, strict=True):
-        photograph = title.endswith(("view", "fetched"))
-        first = plots.to_array(left[0] if photograph else left[0, 0])
-        drawn.append(axis.imshow(first, cmap="cividis", vmin=0, vmax=1.0 if "SSIM" in title else 0.5))
-        crosses.append((axis.axhline(0, color="white", linewidth=0.8), axis.axvline(0, color="white", linewidth=0.8)))
-        axis.set_title(title)
-        axis.axis("off")
-        if axis in axes[1]:
-            figure.colorbar(drawn[-1], ax=axis, shrink=0.85)
+    bars = Image.new("RGB", (WIDTH, 2 * 16 + 10), "white")
+    for place, (label, high) in enumerate((("residual", 0.5), ("SSIM cost", 1.0))):
+        ticks = [(share / 4, f"{high * share / 4:g}") for share in range(5)]
+        bars.paste(plots.scale_bar(ticks, WIDTH // 2, label, "cividis", 16), (place * WIDTH // 2, 0))
+    figure = Figure(figsize=(WIDTH / DPI, 2.3), dpi=DPI, layout="constrained")
+    curve = figure.subplots()
     (line,) = curve.plot(range(limit + 1), costs[:, 0, 0], color="tab:blue", linewidth=2, label="cost at the cross")
     here = curve.axvline(0, color="black", linestyle="--", label="this shift")
-    best = curve.axvline(0, color="tab:orange", linestyle=":", linewidth=3, label="lowest cost")
-    true = curve.axvline(0, color="tab:green", linestyle="-.", linewidth=2, label="true disparity")
-    curve.set(xlabel=f"shift (px; {width} px are the whole width)", ylabel="cost", xlim=(0, limit), ylim=(0, 0.6))
-    curve.legend(handles=[line, here, best] + [true] * (truth is not None), ncols=4, loc="upper right")
-    curve.set_title("cost")
+    best = curve.axvline(0, color="tab:orange", linestyle=":", linewidth=3, label="lowest")
+    true = curve.axvline(0, color="tab:green", linestyle="-.", linewidth=2, label="truth")
+    curve.set(xlabel=f"shift (px of {width})", ylabel="cost", xlim=(0, limit), ylim=(0, 0.6), title="cost")
+    handles = [line, here, best] + [true] * (truth is not None)
+    curve.legend(handles=handles, ncols=4, loc="upper right", fontsize=10, columnspacing=1, handlelength=1.5)
     plots.figure_image(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # laid out once; a move changes what is in the axes
 
     def draw(shift: int, row: int, column: int) -> Image.Image:
-        estimate = fetch(shift)
-        residual = (left - estimate).abs().mean(1)[0]
-        dissimilarity = losses.pixel_cost(left, estimate, ssim_weight=1.0)[0, 0]
-        for shown, values in zip(drawn[1:], (estimate[0], residual, dissimilarity), strict=True):
-            shown.set_data(plots.to_array(values))
-        for across, down in crosses:
-            across.set_ydata([row, row])
-            down.set_xdata([column, column])
-        axes[0, 1].set_title(f"right view, fetched {shift} px further left")
         line.set_ydata(costs[:, row, column])
         here.set_xdata([shift, shift])
         lowest = int(costs[:, row, column].argmin())
@@ -219,7 +215,12 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
             true.set_xdata([float(truth[row, column]) * width] * 2)  # type: ignore[index]
         cost = float(costs[shift, row, column])
         curve.set_title(f"row {row}, column {column}: cost {cost:.3f} at {shift} px, lowest at {lowest} px")
-        return plots.figure_image(figure)
+        views = [(255 * plots.to_array(view[0])).round().astype(np.uint8) for view in (left, fetch(shift))]
+        maps = [plots.colour_map(m[shift], 0, high, "cividis") for m, high in ((residuals, 0.5), (dissimilar, 1.0))]
+        images = [Image.fromarray(image).resize(size, Image.Resampling.BILINEAR) for image in views + maps]
+        marked = [cross_hair(image, (row + 0.5) / height, (column + 0.5) / width) for image in images]
+        titles = ["left view", f"right, fetched {shift} px further left", "residual |left - fetched|", "(1 - SSIM) / 2"]
+        return tiles(marked, titles, [bars, plots.figure_image(figure)])
 
     return Panel(
         draw,
@@ -246,24 +247,32 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
     labels = ("α · SSIM cost", "(1 - α) · L1", "smoothness", "consistency")
     looks = (("#1f4e79", ""), ("#7fb2e5", "//"), ("#f2b134", ".."), ("#b04a5a", "xx"))
 
+    figure = Figure(figsize=(WIDTH / DPI, 0.35 * len(answers) + 1.5), dpi=DPI, layout="constrained")
+    axis, pairs = figure.subplots(), zip(labels, looks, strict=True)
+    handles = [Patch(label=label, facecolor=c, hatch=hatch, edgecolor="white") for label, (c, hatch) in pairs]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, fontsize=10, columnspacing=1, handlelength=1.5
+    )  # fmt: skip
+
     def draw(alpha: float, smoothness: float, consistency: float) -> Image.Image:
         weights = (alpha, 1 - alpha, smoothness, consistency)
         parts = {name: [w * s for w, s in zip(weights, four, strict=True)] for name, four in sums.items()}
         order = sorted(parts, key=lambda name: sum(parts[name]), reverse=True)
-        figure = Figure(figsize=(12, 0.5 * len(order) + 1.7), layout="constrained")
-        axis = figure.subplots()
+        axis.clear()
         start = [0.0] * len(order)
-        for index, (label, (colour, hatch)) in enumerate(zip(labels, looks, strict=True)):
+        for index, (colour, hatch) in enumerate(looks):
             values = [parts[name][index] for name in order]
-            axis.barh(order, values, left=start, label=label, color=colour, hatch=hatch, edgecolor="white")
+            axis.barh(order, values, left=start, color=colour, hatch=hatch, edgecolor="white")
             start = [a + b for a, b in zip(start, values, strict=True)]
         longest = max(*start, 1e-9)
         for place, total in enumerate(start):
             axis.text(total + 0.01 * longest, place, f"{total:.3f}", va="center")
-        axis.set(xlabel="loss, sum over 4 scales and 2 views", xlim=(0, 1.1 * longest))
-        axis.set_title(f"α = {alpha:g}, smoothness weight = {smoothness:g}, consistency weight = {consistency:g}")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        axis.set(xlabel="loss, sum over 4 scales and 2 views", xlim=(0, 1.2 * longest))
+        axis.set_title(f"weights: α {alpha:g}, smoothness {smoothness:g}, consistency {consistency:g}")
         return plots.figure_image(figure)
+
+    draw(0.85, 0.1, 1.0)
+    figure.set_layout_engine("none")  # laid out once; a move changes what is in the axes
 
     def steps(options: list[float], value: float, description: str) -> ipywidgets.SelectionSlider:
         layout = ipywidgets.Layout(width="60%")
@@ -294,20 +303,19 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
     orders = [feature.flatten(1).std(1, correction=0).argsort(descending=True) for feature in features]
     last = min(len(order) for order in orders) - 1
     height, width = image.shape[-2:]
+    tall = round(WIDTH * height / width)
+    picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8))
 
     def draw(level: int, channel: int) -> Image.Image:
         feature, number = features[level], int(orders[level][channel])
-        figure = Figure(figsize=(7, 2 * 6.0 * height / width + 1.0), layout="constrained")
-        top, bottom = figure.subplots(2, 1)
-        top.imshow(plots.to_array(image))
-        top.set_title(f"the picture, {height} x {width}")
-        drawn = bottom.imshow(plots.to_array(feature[number]), cmap="cividis", extent=(0, width, height, 0))
-        size = f"{feature.shape[1]} x {feature.shape[2]}"
-        bottom.set_title(f"level {level} ({size}), channel {number} of {len(feature)}")
-        figure.colorbar(drawn, ax=bottom, label="activation", shrink=0.9)
-        for axis in (top, bottom):
-            axis.axis("off")
-        return plots.figure_image(figure)
+        titles = [f"the picture, {height} x {width}"]
+        titles += [f"level {level} ({feature.shape[1]} x {feature.shape[2]}), channel {number} of {len(feature)}"]
+        low, high = float(feature[number].min()), float(feature[number].max())
+        shown = Image.fromarray(plots.colour_map(feature[number], low, high, "cividis"))
+        ticks = [(share / 4, f"{low + share / 4 * (high - low):.1f}") for share in range(5)]
+        bar = plots.scale_bar(ticks, WIDTH, "activation", "cividis", 18)
+        images = [view.resize((WIDTH, tall), Image.Resampling.NEAREST) for view in (picture, shown)]
+        return tiles(images, titles, [bar], columns=1)
 
     return Panel(
         draw,
@@ -331,14 +339,15 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     height, width = image.shape[-2:]
 
     # laid out once; a move changes the map, its title and the curves' lines
-    figure = Figure(figsize=(9, 4.5 * height / width + 3.2), layout="constrained")
-    axes = figure.subplots(2, 2, height_ratios=(4.5 * height / width, 2.2))
+    high_map = 0.45 * WIDTH / DPI * height / width
+    figure = Figure(figsize=(WIDTH / DPI, high_map + 2.9), dpi=DPI, layout="constrained")
+    axes = figure.subplots(2, 2, height_ratios=(high_map, 2.0))
     axes[0, 0].imshow(plots.to_array(image))
-    axes[0, 0].set_title("a picture it does not learn from")
+    axes[0, 0].set_title("the picture")
     first = plots.to_array(snapshots[epochs[0]])
     drawn = axes[0, 1].imshow(first, cmap=plots.COLOURS, vmin=0, vmax=high, extent=(0, width, height, 0))
-    axes[0, 1].set_title("its disparity after epoch 0")
-    figure.colorbar(drawn, ax=axes[0, 1], label="fraction of the width", shrink=0.8)
+    axes[0, 1].set_title("disparity after epoch 0")
+    figure.colorbar(drawn, ax=axes[0, 1], location="bottom", label="fraction of the width", aspect=30)
     for axis in axes[0]:
         axis.axis("off")
     for axis, (name, curve) in zip(axes[1], curves.items(), strict=False):
@@ -355,7 +364,7 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     def draw(epoch: int) -> Image.Image:
         kept = max(known for known in epochs if known <= epoch)
         drawn.set_data(plots.to_array(snapshots[kept]))
-        axes[0, 1].set_title(f"its disparity after epoch {kept}")
+        axes[0, 1].set_title(f"disparity after epoch {kept}")
         for line in lines:
             line.set_xdata([epoch, epoch])
         return plots.figure_image(figure)
@@ -376,17 +385,17 @@ def cross_hair(image: Image.Image, down: float, right: float) -> Image.Image:
     return marked
 
 
-def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], text: int = 14) -> Image.Image:
-    """Pictures of one size in two columns, each under its title, and strips `below` as they come."""
-    (width, height), line = images[0].size, 22
-    rows = -(-len(images) // 2)
-    sheet = Image.new("RGB", (2 * width, rows * (height + line) + sum(strip.height for strip in below)), "white")
-    pen, font = ImageDraw.Draw(sheet), plots.text_font(text)
+def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], columns: int = 2) -> Image.Image:
+    """Pictures of one size in columns, each under its title, and strips `below` as they come."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * (height + LINE) + sum(strip.height for strip in below)), "white")
+    pen, font = ImageDraw.Draw(sheet), plots.text_font(TEXT)
     for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        x, y = index % 2 * width, index // 2 * (height + line)
+        x, y = index % columns * width, index // columns * (height + LINE)
         pen.text((x + 4, y + 1), title, fill="black", font=font)
-        sheet.paste(image, (x, y + line))
-    y = rows * (height + line)
+        sheet.paste(image, (x, y + LINE))
+    y = rows * (height + LINE)
     for strip in below:
         sheet.paste(strip, (0, y))
         y += strip.height
@@ -411,7 +420,7 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
         image = to_tensor(picture.resize((width, height), Image.Resampling.BILINEAR))
         scales = testing.predict_scales(model, image[None].to(device))
         maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
-        camera = kitti.calibration(pair.folder, picture.width, cameras)
+        camera = kitti.calibration(pair.folder, picture.width, cameras, pair.left.stem)
         truth = torch.from_numpy(kitti.read_truth(pair, camera)) if pair.truth else None
         return picture, maps, camera.metres, truth
 
@@ -431,9 +440,9 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
             return Image.fromarray(coloured).resize(size, Image.Resampling.NEAREST)
 
         bars = [plots.scale_bar([((z - reach[0]) / max(reach[1] - reach[0], 1), f"{z} m") for z in range(0, 101, 10)],
-                                2 * size[0], "depth", "magma_r", 15)]  # fmt: skip
+                                2 * size[0], "depth", "magma_r", 18)]  # fmt: skip
         shown = [picture.resize(size, Image.Resampling.BILINEAR), tile(predicted, *reach, "magma_r")]
-        titles = [pairs[frame].name[-32:], f"predicted depth, scale {scale}{', post-processed' * post_processing}"]
+        titles = [pairs[frame].name[-26:], f"depth, scale {scale}{', post-processed' * post_processing}"]
         said = f"row {row}, column {column}: "
         here = int((row + 0.5) / height * full[0]), int((column + 0.5) / width * full[1])
         at_cross = float(predicted[here])
@@ -444,7 +453,7 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
         else:
             known = (truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH)
             shown.append(tile(truth, *reach, "magma_r", known))
-            titles.append("true depth (grey: unknown or beyond 80 m)")
+            titles.append("true depth (grey: not known)")
             top, left = int(row / height * full[0]), int(column / width * full[1])
             block = truth[top : max(here[0], int((row + 1) / height * full[0]) - 1) + 1,
                           left : max(here[1], int((column + 1) / width * full[1]) - 1) + 1]  # fmt: skip
@@ -454,16 +463,16 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
         if error_map and truth is not None:
             error = (predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH) - truth).abs() / truth.clamp(min=depth.MIN_DEPTH)
             shown.append(tile(error, 0, 0.5, "viridis", known))
-            titles.append("relative error |predicted - true| / true")
+            titles.append("error |predicted - true| / true")
             ticks = [(share / 0.5, f"{share:.0%}") for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5)]
-            bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "viridis", 15))
+            bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "viridis", 18))
         else:
             shown.append(tile(disparity, 0, metres / max(reach[0], 1), plots.COLOURS))
-            titles.append(f"disparity as the network gave it, {disparity.shape[0]} x {disparity.shape[1]}")
-        words = Image.new("RGB", (2 * size[0], 26), "white")
-        ImageDraw.Draw(words).text((4, 3), said, fill="black", font=plots.text_font(18))
+            titles.append(f"its disparity, {disparity.shape[0]} x {disparity.shape[1]}")
+        words = Image.new("RGB", (2 * size[0], LINE), "white")
+        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
         marked = [cross_hair(image, (row + 0.5) / height, (column + 0.5) / width) for image in shown]
-        return tiles(marked, titles, [words, *bars], text=16)
+        return tiles(marked, titles, [words, *bars])
 
     layout = ipywidgets.Layout(width="60%")
     reach = ipywidgets.IntRangeSlider(
@@ -496,7 +505,7 @@ def film_panel(
     @lru_cache(maxsize=64)
     def draw(frame: int) -> Image.Image:
         picture = data.read_picture(pairs[frame].left)
-        camera = kitti.calibration(pairs[frame].folder, picture.width, cameras)
+        camera = kitti.calibration(pairs[frame].folder, picture.width, cameras, pairs[frame].left.stem)
         small = picture.resize((416, round(416 * picture.height / picture.width)), Image.Resampling.BILINEAR)
         disparity = depth.resize_map(torch.as_tensor(disparities[frame]), (small.height, small.width))
         size = small.height, small.width
@@ -511,7 +520,48 @@ def film_panel(
         sheet.paste(above, (small.width, 0))
         words = f"frame {frame}: {pairs[frame].left.name}\npicture, disparity (bright is near),\nthe street from above"
         place = 8, 2 * small.height + bar.height + 8
-        ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(16))
+        ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(TEXT))
         return sheet
 
     return Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+
+
+# --- 07: points in space ---
+
+
+def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, height: int = 480):
+    """(07) A k3d plot of points (H, W, 3) of `depth.point_cloud` with their `colours` (H, W, 3), bytes: drag to turn.
+
+    It starts a little behind and above the camera. Points of unknown depth and beyond `furthest` metres are left out;
+    a point is twice as wide as its pixel's share of the surface, so that a wall ahead has no holes. Works without the
+    internet. Raises ImportError when the extra `3d` is missing.
+    """
+    try:
+        import k3d
+    except ImportError as error:
+        raise ImportError(f'the 3-D view needs the extra "3d" ({error}): pip install -e ".[3d]"') from error
+    xyz, rgb = depth.viewer_points(points, colours, furthest)
+    spread = np.ptp(xyz[:, 0] / xyz[:, 2]) / max(points.shape[1] - 1, 1)  # 1/f: from one pixel's ray to the next
+    packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+    plot = k3d.plot(
+        height=height, menu_visibility=False, camera_auto_fit=False, grid_visible=False, camera_mode="orbit"
+    )
+    plot += k3d.points(xyz, colors=packed, point_sizes=-2 * spread * xyz[:, 2], shader="flat")
+    plot.camera = [0, 1.5, 2, 0, -1, -15, 0, 1, 0]  # where from, where to, what is up
+    return plot
+
+
+def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0) -> ipywidgets.VBox:
+    """(07) A button that opens `point_view` below itself, or says what is missing; before a click nothing is sent."""
+    button = ipywidgets.Button(description="Open the 3-D view", layout=ipywidgets.Layout(width="14em"))
+    box = ipywidgets.VBox([button])
+
+    def opened(_button) -> None:
+        try:
+            below: ipywidgets.DOMWidget = point_view(points, colours, furthest)
+        except ImportError as error:
+            below = ipywidgets.HTML(f'<b style="color:#b00020">{error}</b>')
+        box.children = (button, below)
+
+    button.on_click(opened)
+    return box

@@ -1,13 +1,24 @@
 """Disparity to metres, the metrics and the crop, against cases worked out by hand."""
 
 import math
+import statistics
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monodepth_lib.depth import METRICS, disparity_to_depth, garg_crop, mean_inverse_depth, metrics, resize_map
+from monodepth_lib.depth import (
+    CROPS,
+    METRICS,
+    crop_window,
+    disparity_to_depth,
+    fill_rows,
+    mean_inverse_depth,
+    metrics,
+    metrics_by_distance,
+    resize_map,
+)
 
 METRES = 0.30947
 
@@ -48,44 +59,82 @@ def test_resizing_keeps_a_disparitys_value_and_any_leading_shape():
 
 
 @pytest.mark.parametrize(
-    "size, expected",
-    [((375, 1242), (153, 371, 44, 1197)), ((370, 1224), (151, 366, 43, 1180)), ((128, 416), (52, 126, 14, 401))],
+    "crop, size, expected",
+    [
+        ("garg", (375, 1242), (153, 371, 44, 1197)),
+        ("garg", (370, 1224), (151, 366, 43, 1180)),
+        ("garg", (128, 416), (52, 126, 14, 401)),
+        ("eigen", (375, 1242), (124, 342, 44, 1197)),
+        ("eigen", (370, 1224), (122, 337, 43, 1180)),
+        ("none", (375, 1242), (0, 375, 0, 1242)),
+        ("none", (1, 1), (0, 1, 0, 1)),
+    ],
 )
-def test_garg_crop(size, expected):
-    rows, columns = garg_crop(*size)
+def test_crops(crop, size, expected):
+    rows, columns = crop_window(crop, *size)
     assert (rows.start, rows.stop, columns.start, columns.stop) == expected
+
+
+def test_an_unknown_crop_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="crop is 'kb'; it must be one of 'none', 'garg', 'eigen'"):
+        metrics(torch.ones(4, 8), torch.ones(4, 8), METRES, crop="kb")
 
 
 # --- metrics ---
 
 
-def reference(depth, truth, metres, cap=80.0):
+def counted_pixels(depth, truth, crop="none", cap=80.0):
+    """(prediction, truth) of the pixels that count, by two plain loops; Python's floats are float64."""
+    height, width = truth.shape
+    top, bottom, left, right = CROPS[crop]
+    depth, truth = depth.tolist(), truth.tolist()
+    for y in range(height):
+        for x in range(width):
+            inside = int(top * height) <= y < int(bottom * height) and int(left * width) <= x < int(right * width)
+            if inside and 1e-3 < truth[y][x] < cap:
+                yield depth[y][x], truth[y][x]
+
+
+def reference(depth, truth, metres, cap=80.0, crop="none", median_scaling=False, low=0.0, high=math.inf):
     """The definitions once more, pixel by pixel."""
+    pixels = list(counted_pixels(depth, truth, crop, cap))
+    ratio = 1.0
+    if median_scaling:
+        ratio = statistics.median(gt for _, gt in pixels) / statistics.median(z for z, _ in pixels)
     rows = []
-    for z, gt in zip(depth.flatten().tolist(), truth.flatten().tolist(), strict=True):
-        if not 1e-3 < gt < cap:
+    for unscaled, gt in pixels:
+        if not low <= gt < high:
             continue
+        z = unscaled * ratio
         p = min(max(z, 1e-3), cap)
-        ratio = max(p / gt, gt / p)
+        off = max(p / gt, gt / p)
         gt_px = metres * truth.shape[1] / gt
         wrong = abs(metres * truth.shape[1] / max(z, 1e-3) - gt_px)
         d1_all = wrong >= 3 and wrong >= 0.05 * gt_px
         log = math.log(p) - math.log(gt)
-        hits = [ratio < 1.25**power for power in (1, 2, 3)]
+        hits = [off < 1.25**power for power in (1, 2, 3)]
         rows.append([abs(p - gt) / gt, (p - gt) ** 2 / gt, (p - gt) ** 2, log**2, *hits, d1_all])
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     means[2], means[3] = math.sqrt(means[2]), math.sqrt(means[3])
-    return dict(zip(METRICS, means, strict=True))
+    return dict(zip(METRICS, means, strict=True)) | ({"ratio": ratio} if median_scaling else {})
+
+
+def random_maps(seed, height=24, width=40):
+    """A truth with holes and pixels beyond the cap, and a prediction that is off by up to half, and too near by 2."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.rand(height, width, generator=generator) * 120
+    truth[torch.rand(height, width, generator=generator) < 0.3] = 0
+    return truth * (0.25 + 0.5 * torch.rand(height, width, generator=generator)) + 0.01, truth
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("cap", [80.0, 50.0])
-def test_metrics_agree_with_a_plain_loop(seed, cap):
-    generator = torch.Generator().manual_seed(seed)
-    truth = torch.rand(24, 40, generator=generator) * 120
-    truth[torch.rand(24, 40, generator=generator) < 0.3] = 0
-    depth = truth * (0.5 + torch.rand(24, 40, generator=generator)) + 0.01
-    assert metrics(depth, truth, METRES, cap) == pytest.approx(reference(depth, truth, METRES, cap), rel=1e-6)
+@pytest.mark.parametrize("crop", list(CROPS))
+@pytest.mark.parametrize("median_scaling", [False, True])
+def test_metrics_agree_with_a_plain_loop(seed, cap, crop, median_scaling):
+    depth, truth = random_maps(seed)
+    expected = reference(depth, truth, METRES, cap, crop, median_scaling)
+    assert metrics(depth, truth, METRES, cap, crop, median_scaling) == pytest.approx(expected, rel=1e-6)
 
 
 @given(
@@ -129,6 +178,86 @@ def test_d1_needs_three_pixels_and_five_percent(truth_px, error_px, bad):
     assert metrics(depth, truth, metres=1.0)["d1_all"] == float(bad)
 
 
+def test_d1_counts_pixels_of_the_truths_own_width():
+    truth, depth = torch.full((1, 100), 10.0), torch.full((1, 100), 10 / 1.25)  # at 100 px: 10 px against 12.5
+    assert metrics(depth, truth, metres=1.0)["d1_all"] == 0
+    assert metrics(depth.repeat(1, 2), truth.repeat(1, 2), metres=1.0)["d1_all"] == 1  # at 200 px: 20 against 25
+
+
+def test_what_lies_outside_the_crop_does_not_count():
+    truth, depth = torch.full((375, 1242), 10.0), torch.full((375, 1242), 20.0)
+    depth[153:371, 44:1197] = 10
+    assert metrics(depth, truth, METRES, crop="garg")["abs_rel"] == 0
+    depth[153, 44] = 20
+    assert metrics(depth, truth, METRES, crop="garg")["abs_rel"] == pytest.approx(1 / (218 * 1153))
+    truth[124:342, 44:1197] = 0
+    with pytest.raises(ValueError, match="inside the eigen crop"):
+        metrics(depth, truth, METRES, crop="eigen")
+
+
+def test_median_scaling_by_hand():
+    depth, truth = maps([1, 2, 3, 100, 9]), maps([4, 8, 15, 20, 0])
+    values = metrics(depth, truth, METRES, median_scaling=True)
+    assert values["ratio"] == pytest.approx(11.5 / 2.5)  # the middle two of four, as usual
+    scaled = metrics(depth * 4.6, truth, METRES)
+    assert {key: values[key] for key in METRICS} == pytest.approx(scaled, rel=1e-6)
+    assert scaled["abs_rel"] == pytest.approx((0.6 / 4 + 1.2 / 8 + 1.2 / 15 + 60 / 20) / 4)  # 460 m, clamped to 80
+    assert "ratio" not in scaled
+
+
+def test_the_prediction_is_scaled_before_it_is_clamped():
+    values = metrics(maps([10, 20, 140]), maps([5, 10, 70]), METRES, median_scaling=True)
+    assert values["ratio"] == 0.5 and values["abs_rel"] == 0
+
+
+def test_median_scaling_forgives_the_scale_and_nothing_else():
+    depth, truth = random_maps(0)
+    one, other = (metrics(scale * depth, truth, METRES, median_scaling=True) for scale in (1, 0.01))
+    assert other.pop("ratio") == pytest.approx(100 * one.pop("ratio"))
+    assert one == pytest.approx(other, rel=1e-5)
+    assert 0.1 < one["abs_rel"] < metrics(depth, truth, METRES)["abs_rel"]
+
+
+def test_bands_of_distance_by_hand():
+    truth = maps([5, 9.99, 10, 39, 40, 79, 80, 0])
+    bands = metrics_by_distance(truth * 1.5, truth, METRES)
+    assert [(band["from"], band["to"], band["pixels"]) for band in bands] == [
+        (0, 10, 2),
+        (10, 20, 1),
+        (20, 40, 1),
+        (40, 80, 2),
+    ]
+    assert [bands[i]["abs_rel"] for i in (0, 1, 2)] == pytest.approx([0.5] * 3)
+    assert bands[3]["abs_rel"] == pytest.approx((20 / 40 + 1 / 79) / 2)  # both predictions end at 80 m: 60 and 80
+
+
+@pytest.mark.parametrize("median_scaling", [False, True])
+@pytest.mark.parametrize("crop", ["none", "garg"])
+def test_bands_agree_with_a_plain_loop_and_add_up(crop, median_scaling):
+    depth, truth = random_maps(1)
+    bands = metrics_by_distance(depth, truth, METRES, 80, crop, median_scaling)
+    for band in bands:
+        expected = reference(depth, truth, METRES, 80, crop, median_scaling, band["from"], band["to"])
+        assert {key: band[key] for key in METRICS} == pytest.approx({k: expected[k] for k in METRICS}, rel=1e-6)
+    whole, pixels = metrics(depth, truth, METRES, 80, crop, median_scaling), sum(band["pixels"] for band in bands)
+    assert pixels == len(list(counted_pixels(depth, truth, crop)))
+    assert sum(b["pixels"] * b["abs_rel"] for b in bands) / pixels == pytest.approx(whole["abs_rel"])
+    assert sum(b["pixels"] * b["rmse"] ** 2 for b in bands) / pixels == pytest.approx(whole["rmse"] ** 2)
+
+
+@pytest.mark.parametrize("cap, last", [(50.0, (40, 50)), (80.0, (40, 80)), (100.0, (80, 100)), (5.0, (0, 5))])
+def test_the_last_band_ends_at_the_cap(cap, last):
+    truth = maps([1.0, 4.0, 45.0, 90.0])
+    bands = metrics_by_distance(truth, truth, METRES, cap)
+    assert (bands[-1]["from"], bands[-1]["to"]) == last
+    assert sum(band["pixels"] for band in bands) == int((truth < cap).sum())
+
+
+def test_a_band_without_pixels_says_so():
+    empty = metrics_by_distance(maps([5.0]), maps([5.0]), METRES)[1]
+    assert empty["pixels"] == 0 and math.isnan(empty["abs_rel"])
+
+
 def test_unknown_and_far_truth_does_not_count():
     truth, depth = maps([0, 10, 80, 200, 0.0005]), maps([7, 10, 1, 1, 1])
     assert metrics(depth, truth, METRES)["abs_rel"] == 0
@@ -158,3 +287,9 @@ def test_mean_inverse_depth_averages_over_known_pixels_and_images():
     assert mean_inverse_depth([one], (1, 2)).tolist() == [[0.5, 0.25]]
     assert mean_inverse_depth([one, two], (1, 2)).tolist() == [[0.5, 0.375]]
     assert mean_inverse_depth([torch.zeros(2, 4)], (1, 2)).tolist() == [[0, 0]]
+
+
+def test_unknown_places_take_their_rows_mean_and_rows_without_any_the_mean_of_all():
+    filled = fill_rows(maps([0.5, 0, 0.1], [0, 0, 0]))
+    assert torch.allclose(filled, maps([0.5, 0.3, 0.1], [0.3, 0.3, 0.3]))
+    assert fill_rows(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]

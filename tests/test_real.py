@@ -80,6 +80,49 @@ def test_calibration_from_the_table_with_a_warning(root):
     assert (camera.width, camera.focal_px, camera.baseline_m) == (1241, 718.856, 0.53233)
 
 
+@pytest.fixture(scope="module")
+def scanned(root):
+    """The frames of Eigen's test list that lie in `raw`, with their laser scans."""
+    with pytest.warns(UserWarning, match="has 3 of the 697 frames of 'eigen'"):
+        return kitti.select_pairs(root / "raw", "test", "eigen")
+
+
+def test_eigens_frames_have_scans_and_other_drives_do_not(root, scanned):
+    assert [pair.name for pair in scanned] == [f"2011_09_26_drive_0048_sync/{frame:010d}" for frame in range(3)]
+    assert {kitti.truth_kind(pair.truth) for pair in scanned} == {"scan"}
+    other = kitti.find_drives(root / "raw/2011_10_03")["2011_10_03_drive_0034_sync"]
+    assert not any(pair.truth for pair in kitti.find_pairs(other))
+
+
+def test_scans_are_sparse_depth_of_the_street(scanned):
+    for pair in scanned:
+        truth, camera = testing.read_pair_truth(pair, "colour")
+        known = truth > 0
+        assert truth.shape == (375, 1242) and camera.source.endswith("calib_cam_to_cam.txt")
+        assert 0.03 < known.float().mean() < 0.05
+        assert not known[:100].any()  # the laser looks 2 degrees up at most
+        assert known[150:].float().mean(1).min() > 0
+        assert 2 < truth[known].min() < 5 < truth[known].median() < 20 < truth[known].max() < 120
+
+
+def test_the_right_view_moved_by_the_scans_disparity_is_the_left_one(scanned):
+    """Best with the disparity itself: a pixel more or less on either side is worse."""
+    errors = dict.fromkeys((-2, -1, 0, 1, 2), 0.0)
+    for pair in scanned:
+        truth, camera = testing.read_pair_truth(pair, "colour")
+        known = (truth > 4) & (truth < 40)
+        d = torch.where(known, camera.metres / truth.clamp(min=1e-3), 0.0)[None, None]
+        left, right = (
+            torch.from_numpy(np.asarray(Image.open(path).convert("L"), dtype=np.float32))[None, None] / 255
+            for path in (pair.left, pair.right)
+        )
+        for more in errors:
+            moved = warp(right, -(d + more / camera.width))
+            errors[more] += (left - moved).abs()[0, 0][known].mean().item()
+    assert min(errors, key=errors.__getitem__) == 0
+    assert errors[0] < 0.9 * min(errors[-2], errors[2])
+
+
 @pytest.mark.filterwarnings("ignore:.*no calib_cam_to_cam")
 @pytest.mark.parametrize("folder, cameras, count", [("stereo_2012", "grey", 49), ("stereo_2015", "colour", 65)])
 def test_stereo_truth_is_depth_of_the_left_view(root, folder, cameras, count):

@@ -40,7 +40,7 @@ def test_views_panel_at_the_true_shift_shows_no_difference(tmp_path):
     height = panel.image().height // 2
 
     def darkest(image):  # of the difference, the fourth tile
-        return np.asarray(image)[height + 22 :, 80:].max()
+        return np.asarray(image)[height + widgets.LINE :, 80:].max()
 
     assert darkest(panel.image(shift=10)) < darkest(panel.image(shift=9))
     assert darkest(panel.image(shift=10, rows=2)) > darkest(panel.image(shift=10))
@@ -59,7 +59,7 @@ def test_augment_panel_changes_both_views_alike():
         before = bytes(panel.picture.value)
         panel.controls[name].value = value
         assert bytes(panel.picture.value) != before
-        drawn = np.asarray(panel.image())[22:]
+        drawn = np.asarray(panel.image())[widgets.LINE :]
         assert np.array_equal(drawn[:, :48], drawn[:, 48:])
     panel.draw = lambda **_: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -86,6 +86,35 @@ def test_warp_panel_moves_with_every_slider_and_shows_the_best_shift():
     with pytest.raises(IndexError):
         panel.controls["row"].value = 100
     assert "IndexError" in panel.message.value
+
+
+def test_warp_panel_draws_the_librarys_cost_of_the_pixel(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.rand(2, 1, 3, 16, 48, generator=generator)
+    panel = widgets.warp_panel(left, right, limit=8)
+    figures = []
+    monkeypatch.setattr(
+        widgets.plots, "figure_image", lambda figure: figures.append(figure) or Image.new("RGB", (8, 8))
+    )
+    panel.image(shift=5, row=7, column=20)
+    (drawn,) = [line for line in figures[0].axes[0].lines if line.get_label() == "cost at the cross"]
+    for shift in range(9):
+        fetched = losses.warp(right, torch.full((1, 1, 16, 48), -shift / 48))
+        expected = losses.pixel_cost(left, fetched)[0, 0, 5:10, 18:23].mean()
+        assert drawn.get_ydata()[shift] == pytest.approx(float(expected), abs=1e-5)
+    assert f"cost {float(drawn.get_ydata()[5]):.3f} at 5 px" in figures[0].axes[0].get_title()
+
+
+@pytest.mark.parametrize("size", [(16, 48), (37, 124)])
+def test_pictures_are_as_wide_as_the_page_so_that_letters_keep_their_size(size):
+    left, right = torch.rand(2, 1, 3, *size, generator=torch.Generator().manual_seed(0))
+    features = [torch.rand(2, *size, generator=torch.Generator().manual_seed(1))]
+    panels = [
+        widgets.warp_panel(left, right, limit=4),
+        widgets.features_panel(left[0], features),
+        widgets.epochs_panel(left[0], {0: features[0][0], 1: features[0][1]}, {"loss": {0: 1.0, 1: 0.5}}),
+    ]
+    assert [panel.image().width for panel in panels] == [widgets.WIDTH] * 3
 
 
 def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights():
