@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
@@ -248,26 +247,30 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
     looks = (("#1f4e79", ""), ("#7fb2e5", "//"), ("#f2b134", ".."), ("#b04a5a", "xx"))
 
     figure = Figure(figsize=(WIDTH / DPI, 0.35 * len(answers) + 1.5), dpi=DPI, layout="constrained")
-    axis, pairs = figure.subplots(), zip(labels, looks, strict=True)
-    handles = [Patch(label=label, facecolor=c, hatch=hatch, edgecolor="white") for label, (c, hatch) in pairs]
+    axis, places = figure.subplots(), range(len(answers))
+    axis.set_xlabel("loss, sum over 4 scales and 2 views")
+    bars = [
+        axis.barh(places, [0.0] * len(answers), label=label, color=colour, hatch=hatch, edgecolor="white")
+        for label, (colour, hatch) in zip(labels, looks, strict=True)
+    ]
+    words = [axis.text(0, place, "", va="center") for place in places]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, fontsize=10, columnspacing=1, handlelength=1.5
+        handles=bars, loc="outside lower center", ncols=4, fontsize=10, columnspacing=1, handlelength=1.5
     )  # fmt: skip
 
     def draw(alpha: float, smoothness: float, consistency: float) -> Image.Image:
         weights = (alpha, 1 - alpha, smoothness, consistency)
         parts = {name: [w * s for w, s in zip(weights, four, strict=True)] for name, four in sums.items()}
         order = sorted(parts, key=lambda name: sum(parts[name]), reverse=True)
-        axis.clear()
-        start = [0.0] * len(order)
-        for index, (colour, hatch) in enumerate(looks):
-            values = [parts[name][index] for name in order]
-            axis.barh(order, values, left=start, color=colour, hatch=hatch, edgecolor="white")
-            start = [a + b for a, b in zip(start, values, strict=True)]
-        longest = max(*start, 1e-9)
-        for place, total in enumerate(start):
-            axis.text(total + 0.01 * longest, place, f"{total:.3f}", va="center")
-        axis.set(xlabel="loss, sum over 4 scales and 2 views", xlim=(0, 1.2 * longest))
+        longest = max(*(sum(four) for four in parts.values()), 1e-9)
+        for place, name in enumerate(order):
+            start = 0.0
+            for term, value in zip(bars, parts[name], strict=True):
+                term[place].set(x=start, width=value)
+                start += value
+            words[place].set(text=f"{start:.3f}", x=start + 0.01 * longest)
+        axis.set_yticks(places, order)
+        axis.set_xlim(0, 1.2 * longest)
         axis.set_title(f"weights: α {alpha:g}, smoothness {smoothness:g}, consistency {consistency:g}")
         return plots.figure_image(figure)
 

@@ -117,7 +117,7 @@ def test_pictures_are_as_wide_as_the_page_so_that_letters_keep_their_size(size):
     assert [panel.image().width for panel in panels] == [widgets.WIDTH] * 3
 
 
-def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights():
+def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     left, right = torch.rand(2, 1, 3, 32, 64, generator=generator)
     rough = 0.3 * torch.rand(1, 2, 32, 64, generator=generator)
@@ -130,6 +130,18 @@ def test_terms_panel_ranks_the_answers_by_the_loss_at_its_weights():
         assert bytes(panel.picture.value) != before
     with pytest.raises(TypeError):
         panel.image(alpha="much")
+    figures = []
+    monkeypatch.setattr(widgets.plots, "figure_image", lambda shown: figures.append(shown) or Image.new("RGB", (8, 8)))
+    for smoothness in (0.0, 1000.0):
+        panel.image(alpha=0.85, smoothness=smoothness, consistency=0.0)
+        loss = losses.MonodepthLoss(smoothness_weight=smoothness, consistency_weight=0.0)
+        totals = {name: float(loss(answer, left, right)[0]) for name, answer in answers.items()}
+        order = sorted(totals, key=lambda name: -totals[name])  # from below: the best is on top
+        axis = figures[-1].axes[0]
+        assert [label.get_text() for label in axis.get_yticklabels()] == order
+        assert [text.get_text() for text in axis.texts] == [f"{totals[name]:.3f}" for name in order]
+        ends = [max(bar.get_x() + bar.get_width() for bar in row) for row in zip(*axis.containers, strict=True)]
+        assert ends == pytest.approx([totals[name] for name in order], rel=1e-4)
 
 
 # --- 04 ---

@@ -1,0 +1,64 @@
+"""Item 3: testing a drive, flip post-processing and the writing of both arrays included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from monodepth_lib import networks
+
+from . import ours, reference
+from .measure import Options, Row, in_turn, rates
+from .peer import Peer
+from .pictures import make_drive
+
+
+def lively_network(name: str, width: int, drive: Path, size: tuple[int, int]) -> reference.Network:
+    """A network whose maps differ from place to place, so that an error shows in them: its batch norms know `drive`.
+
+    Fresh from `get_model`, a network says nearly the same everywhere.
+    """
+    torch.manual_seed(0)
+    network = reference.Network(name, width).train()
+    batch = next(iter(reference.loader(drive, size, 2, augment=False)))["left_image"]
+    with torch.no_grad():
+        for _ in range(20):
+            network(batch)
+    return network
+
+
+def run(options: Options, peer: Peer | None) -> list[Row]:
+    size, pictures, batch = ((64, 128), 3, 2) if options.quick else ((256, 512), 8, 8)
+    name = "resnet18_md"
+    drive = make_drive(options.folder / "predict", options.data, pictures)
+    plain = lively_network(name, 64, drive, size)
+    trained = networks.get_model(name)
+    trained.load_state_dict(plain.state_dict())
+    output = options.folder / "predictions"
+    folders = {key: output / key for key in ("one", "batch", "reference", "peer")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    contenders = {
+        "one at a time": lambda: ours.test_drive(trained, drive, size, folders["one"]),
+        f"batches of {batch}": lambda: ours.test_drive(trained, drive, size, folders["batch"], batch),
+        "reference": lambda: reference.test_drive(plain, drive, size, folders["reference"]),
+    }
+    if peer:
+        contenders["base code"] = peer.tester(name, drive, size, folders["peer"])
+    seconds = in_turn(contenders, options)
+    speeds = {key: rates(values, pictures) for key, values in seconds.items()}
+    rows = []
+    for other in ("base code", "reference"):
+        for mine in ("one at a time", f"batches of {batch}"):
+            if other in speeds:
+                what = f"{name}, {size[0]}x{size[1]}, {mine}, from PNG"
+                target = ">= 2.0" if other == "base code" or peer is None else ""
+                rows.append(Row("3 predict", what, "pictures/s", speeds[mine], other, speeds[other], target))
+    expected = torch.from_numpy(reference.test_drive(plain, drive, size, folders["reference"]))
+    for mine, count in (("one at a time", 1), (f"batches of {batch}", batch)):
+        maps = torch.from_numpy(ours.test_drive(trained, drive, size, folders["one"], count))
+        difference = float((maps - expected).abs().max())
+        what = f"{name}, {mine}: largest difference of a map from the training network's"
+        rows.append(Row("3 predict", what, "of the width", [difference], target="<= 1e-4"))
+    return rows
