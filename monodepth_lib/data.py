@@ -33,7 +33,7 @@ def read_picture(path: str | Path) -> Image.Image:
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}): fetch it again or remove the pair") from error
+        raise ValueError(f"{path} cannot be read as a picture ({error}): fetch it again or remove it") from error
 
 
 def row_search(

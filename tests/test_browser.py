@@ -26,7 +26,7 @@ IN_CI = os.environ.get("CI") == "true"  # there it may not skip
 if not IN_CI:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)", allow_module_level=True)
-    pytest.importorskip("playwright", reason="playwright is not installed (pip install -e '.[browser]')")
+    pytest.importorskip("playwright", reason="playwright is not installed (pip install -e '.[test]')")
 
 from papermill.iorw import load_notebook_node  # noqa: E402
 from papermill.parameterize import parameterize_notebook  # noqa: E402

@@ -63,7 +63,7 @@ def main() -> None:
     full = measure(model, output)["mean"]
 
     target = kitti.project_root() / "models" / f"{NAME}.safetensors"
-    networks.save_model(model.half(), target, model.size)  # type: ignore[arg-type]
+    networks.save_model(model.half(), target, model.size, **model.notes)  # type: ignore[arg-type]
     stored = networks.load_model(NAME)
     scores = measure(stored, output)
     moved = max(abs(scores["mean"][key] - full[key]) / full[key] for key in depth.METRICS)
