@@ -64,16 +64,20 @@ class StereoDrives(Dataset):
 
     def __init__(self, pairs: list[kitti.Pair], transform=None, seed: int = 0):
         self.pairs, self.transform, self.seed, self.epoch = pairs, transform, seed, 0
+        self.left_alone = False  # prediction needs no right view, and reading it would take as long again
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict:
         pair = self.pairs[index]
-        left, right = read_picture(pair.left), read_picture(pair.right)
-        if left.size != right.size:
-            raise ValueError(f"{pair.left} is {left.size} px, {pair.right} is {right.size}: views must be of one size")
-        sample = {"left_image": left, "right_image": right, "name": pair.name}
+        sample: dict = {"left_image": read_picture(pair.left), "name": pair.name}
+        if not self.left_alone:
+            left, right = sample["left_image"], read_picture(pair.right)
+            if left.size != right.size:
+                sizes = f"{pair.left} is {left.size} px, {pair.right} is {right.size}"
+                raise ValueError(f"{sizes}: views must be of one size")
+            sample["right_image"] = right
         if self.transform is None:
             return sample
         with self.random_choices(index):

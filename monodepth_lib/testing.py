@@ -7,6 +7,7 @@ beside two references, the guess of one that does not look and the answer of one
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import hashlib
 import json
@@ -75,21 +76,18 @@ def predict_loader(
         raise ValueError("there is no picture to predict: name test_drives")
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    target = pick_device(device)
-    model = model.to(target, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     names: list[str] = []
     paths = output / "disparities.npy", output / "disparities_pp.npy"
     try:
         with open(paths[0], "wb") as plain, open(paths[1], "wb") as processed:
-            for batch in loader:
-                results = predict(model, to_device(batch, target)["left_image"])
+            for seen, *results in predicted_batches(model, loader, device):
                 for file, result in zip((plain, processed), results, strict=True):
                     if not names:
                         shape = (len(loader.dataset), *result.shape[1:])  # type: ignore[arg-type]
                         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                         np.lib.format.write_array_header_1_0(file, header)
                     file.write(result.cpu().numpy().tobytes())
-                names += batch["name"]
+                names += seen
         (output / "names.json").write_text(json.dumps(names, indent=0))
     except OSError as error:
         raise OSError(f"{output} could not be written ({error}): free space or choose another output folder") from error
@@ -100,10 +98,25 @@ def predict_each(
     model: Monodepth, loader: DataLoader, device: str = "auto", post_processed: bool = True
 ) -> Iterator[Tensor]:
     """The left disparity (h, w) of every picture of a loader, one after the other: nothing is kept, nothing written."""
+    for _, plain, processed in predicted_batches(model, loader, device):
+        yield from (processed if post_processed else plain).cpu()
+
+
+def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Names, plain and post-processed disparities, batch by batch; of `StereoDrives` only the left views are read."""
     target = pick_device(device)
     model = model.to(target, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if type(loader.dataset) is StereoDrives:
+        dataset = copy.copy(loader.dataset)
+        dataset.left_alone = True
+        loader = DataLoader(
+            dataset,
+            batch_sampler=loader.batch_sampler,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+        )
     for batch in loader:
-        yield from predict(model, to_device(batch, target)["left_image"])[int(post_processed)].cpu()
+        yield batch["name"], *predict(model, to_device(batch, target)["left_image"])
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Notebook 02: what happens to a pair between the disk and the network.
 
-Each transform takes and returns a sample, a dict with `left_image` and `right_image`; `ResizeImage` and `RandomFlip`
-work on Pillow images, `AugmentImagePair` on tensors, so the order is resize, flip, to tensor, augment. The input is not
-modified. Random choices come from torch's generator: seed it (`torch.manual_seed`) and they repeat.
+Each transform takes and returns a sample, a dict with `left_image` and `right_image` (for prediction the left one may
+come alone). `ResizeImage` and `RandomFlip` work on Pillow images, `AugmentImagePair` on tensors, so the order is
+resize, flip, to tensor, augment. The input is not modified. Random choices come from torch's generator: seed it
+(`torch.manual_seed`) and they repeat.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class ResizeImage:
 
     def __call__(self, sample: dict) -> dict:
         height, width = self.size
-        resized = {view: sample[view].resize((width, height), Image.Resampling.BILINEAR) for view in VIEWS}
+        resized = {v: sample[v].resize((width, height), Image.Resampling.BILINEAR) for v in VIEWS if v in sample}
         return {**sample, **resized}
 
 
@@ -58,7 +59,7 @@ class ToTensor:
     """Turns both views into float32 tensors (3, H, W) in [0, 1]; grey is repeated in all three channels."""
 
     def __call__(self, sample: dict) -> dict:
-        return {**sample, **{view: to_tensor(sample[view].convert("RGB")) for view in VIEWS}}
+        return {**sample, **{view: to_tensor(sample[view].convert("RGB")) for view in VIEWS if view in sample}}
 
 
 def change_colours(image: Tensor, gamma: float | Tensor, brightness: float | Tensor, colour: Tensor) -> Tensor:

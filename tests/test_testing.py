@@ -28,8 +28,8 @@ from synthetic import (
     write_uint16,
 )
 
-from monodepth_lib import kitti, networks, testing
-from monodepth_lib.data import prepare_dataloader
+from monodepth_lib import data, kitti, networks, testing
+from monodepth_lib.data import prepare_dataloader, read_picture
 from monodepth_lib.depth import METRICS, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
 
 SIZE = (32, 96)
@@ -626,3 +626,17 @@ def test_every_scale_is_predicted_and_the_finest_is_the_prediction():
         assert torch.equal(got, expected)
     for plain, processed in scales:  # this network knows no left and right: both answers agree
         assert torch.allclose(plain, processed, atol=1e-6)
+
+
+def test_prediction_reads_the_left_views_alone(data_dir, tmp_path, tiny, monkeypatch):
+    loader = prepare_dataloader(data_dir, "test", size=SIZE, batch_size=2)
+    model = tiny().eval()
+    images = torch.cat([batch["left_image"] for batch in loader])
+    read = []
+    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or read_picture(path))
+    names, plain, processed = testing.predict_loader(model, loader, tmp_path)
+    assert read == [pair.left for pair in loader.dataset.pairs] and len(names) == len(images)
+    expected = testing.predict(model, images)
+    for one, other in zip((plain, processed), expected, strict=True):
+        assert np.allclose(one, other, atol=1e-6)
+    assert "right_image" in next(iter(loader))  # the caller's loader is as it was
