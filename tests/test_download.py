@@ -399,7 +399,10 @@ def test_a_drive_the_server_lacks_does_not_stop_the_others(server, tmp_path, cap
 def test_a_stopped_fetch_goes_on(server, get, tmp_path, number):
     server.faults = ["stall"]
     command = [sys.executable, "-m", "monodepth_lib.download", DRIVE, "--to", str(tmp_path / "data")]
+    # a shell's background job ignores Ctrl-C, and so would what it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([*command, "--base-url", server.url], stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     assert server.stalled.wait(60)
     until = time.monotonic() + 20
     while time.monotonic() < until and len(list((tmp_path / "data").rglob("*.png"))) < 2:

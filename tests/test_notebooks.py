@@ -137,7 +137,7 @@ def test_all_seven_on_grey_drives(tmp_path):
 
 @needs_real
 def test_all_seven_on_raw_drives(tmp_path):
-    """Colour, original PNG, KITTI's nested folders, no split folders, no true depth, no validation."""
+    """Colour, original PNG, KITTI's nested folders, no split folders, truth from laser scans, no validation."""
     output = run_all(
         tmp_path,
         data_dir=f"{REAL}/raw",
@@ -146,4 +146,5 @@ def test_all_seven_on_raw_drives(tmp_path):
         test_drives="2011_09_26_drive_0048_sync",
         gif_drive="2011_09_26_drive_0048_sync",
     )
-    check_results(output, "2011_09_26_drive_0048_sync", 3, scored=False)
+    check_results(output, "2011_09_26_drive_0048_sync", 3, scored=True)
+    assert json.loads((output / "metrics.json").read_text())["truth"] == ["scan"]
