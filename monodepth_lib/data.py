@@ -71,13 +71,14 @@ class StereoDrives(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         pair = self.pairs[index]
-        sample: dict = {"left_image": read_picture(pair.left), "name": pair.name}
+        sample: dict = {"left_image": read_picture(pair.left)}
         if not self.left_alone:
             left, right = sample["left_image"], read_picture(pair.right)
             if left.size != right.size:
                 sizes = f"{pair.left} is {left.size} px, {pair.right} is {right.size}"
                 raise ValueError(f"{sizes}: views must be of one size")
             sample["right_image"] = right
+        sample["name"] = pair.name
         if self.transform is None:
             return sample
         with self.random_choices(index):
