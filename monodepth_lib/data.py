@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ def prepare_cache(
     partial = path.with_suffix(".part")
     shape = (len(pairs), 2, *size, 3)
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    write_npy_header(header, shape, "|u1")
     start, bytes_a_pair = header.tell(), math.prod(shape[1:])
     done = max(0, partial.stat().st_size - start) // bytes_a_pair if partial.is_file() else 0
     needed = (len(pairs) - done) * bytes_a_pair
@@ -175,6 +176,11 @@ def prepare_cache(
         if old != path:
             old.unlink()
     return path
+
+
+def write_npy_header(file: BinaryIO, shape: tuple[int, ...], kind: str = "<f4") -> None:
+    """Begins a .npy of values of a `kind` (float32 unless told), which are then written one after the other."""
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
 
 
 def fingerprint(lines: Iterable[str]) -> str:

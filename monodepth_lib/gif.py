@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .kitti import written_beside
 from .plots import colour_map, scale_bar
 
 
@@ -64,9 +65,7 @@ def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second is {frames_per_second}; it must be more than 0")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    try:
+    with written_beside(path) as partial:
         frames[0].save(
             partial,
             format="GIF",
@@ -75,8 +74,4 @@ def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second
             duration=round(1000 / frames_per_second),
             loop=0,
         )
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
     return path

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +148,24 @@ def project_root() -> Path:
 def project_path(path: str | Path) -> Path:
     """`path` itself where it is absolute; a relative one counts from the project's folder, wherever one stands."""
     return project_root() / Path(path).expanduser()
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Gives a file to write beside `path`, which takes its place once whole: a failure leaves the old one as it was.
+
+    Raises OSError naming `path` when it cannot be written.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 # --- drives and pairs -------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from .kitti import project_root
+from .kitti import project_root, written_beside
 
 MAX_DISPARITY = 0.3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -324,15 +323,9 @@ def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **note
     """
     path = Path(path)
     metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    try:
+    with written_beside(path) as partial:
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 
 
 def weights_path(weights: str | Path) -> Path:
@@ -396,8 +389,6 @@ def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None =
     if height < 1 or width < 1:
         raise ValueError(f"the picture size is {height} x {width}: give the (height, width) the network shall work at")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
     training = model.training
     model.eval()
     try:
@@ -414,15 +405,12 @@ def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None =
         program.model.graph.metadata_props.clear()
         for node in program.model.graph:  # the exporter notes the source's paths on this machine
             node.metadata_props.clear()
-        program.save(partial, external_data=False)
-        difference = onnx_difference(model, partial, (height, width))
-        if not difference <= ONNX_TOLERANCE:
-            raise RuntimeError(f"{path} is {difference:.1e} of the width away from torch's answer: it was not kept")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
+        with written_beside(path) as partial:
+            program.save(partial, external_data=False)
+            difference = onnx_difference(model, partial, (height, width))
+            if not difference <= ONNX_TOLERANCE:
+                raise RuntimeError(f"{path} is {difference:.1e} of the width away from torch's answer: it was not kept")
     finally:
-        partial.unlink(missing_ok=True)
         model.train(training)
     return difference
 

@@ -33,7 +33,6 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain, count, islice, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -43,8 +42,8 @@ from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
 from . import depth, gif, testing
-from .data import pick_device, read_picture
-from .kitti import project_path, read_camera_file
+from .data import pick_device, read_picture, write_npy_header
+from .kitti import project_path, read_camera_file, written_beside
 from .networks import MAX_DISPARITY, Monodepth, load_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -151,30 +150,11 @@ def output_stems(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
 # --- one picture ------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place once whole; after a failure the old one is still there."""
-    partial_path = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial_path
-        partial_path.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
-
-
-def write_npy_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Begins a .npy of float32 values."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-
-
 def write_uint16(values: Tensor, path: Path) -> float:
     """Writes values (H, W) times 256 as a 16-bit PNG; returns the share of pixels that were too large for 16 bits."""
     scaled = (values * 256).round()
     array = scaled.clamp(1, 65535).numpy().astype(np.uint16)  # 0 would say "unknown"
-    with replacing(path) as partial_path:
+    with written_beside(path) as partial_path:
         Image.fromarray(array).save(partial_path, format="PNG")
     return float((scaled > 65535).float().mean())
 
@@ -197,7 +177,7 @@ def write_picture(
     disparity: (h, w) of any size, as a fraction of the width. `metres`: the camera's f·B/W, where known.
     """
     own = depth.resize_map(disparity, (picture.height, picture.width))
-    with replacing(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
+    with written_beside(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
         write_npy_header(file, tuple(own.shape))
         file.write(own.numpy().astype("<f4").data)  # np.save would not notice that the disk is full
     note = None
@@ -208,7 +188,7 @@ def write_picture(
         if too_large := write_uint16(own * picture.width, path):
             note = f"{path.name}: {too_large:.1%} of the pixels exceed the 256 px that fit in 16 bits; use the .npy"
     drawn = draw(picture, disparity, gif.colour_range(own.numpy()), metres, width)
-    with replacing(stem.with_name(f"{stem.name}_colour.png")) as partial_path:
+    with written_beside(stem.with_name(f"{stem.name}_colour.png")) as partial_path:
         drawn.save(partial_path, format="PNG")
     return note
 
@@ -308,7 +288,7 @@ def stream_video(frames: Iterable[Frame], path: Path) -> None:
 
 def write_maps(chunks: Iterable[np.ndarray], path: Path) -> None:
     """Writes maps that come in chunks (n, h, w) as one float32 .npy (frames, h, w). Writes nothing when none come."""
-    with replacing(path) as partial_path, open(partial_path, "wb") as file:
+    with written_beside(path) as partial_path, open(partial_path, "wb") as file:
         total, shape = 0, (0, 0)
         for chunk in chunks:
             if total == 0:
@@ -367,7 +347,7 @@ def write_clip(
         for (picture, seconds), values in shown
     )
     stream, suffix = (stream_gif, ".gif") if path.suffix.lower() == ".gif" else (stream_video, ".mp4")
-    with replacing(stem.with_name(f"{stem.name}_colour{suffix}")) as partial_path:
+    with written_beside(stem.with_name(f"{stem.name}_colour{suffix}")) as partial_path:
         stream(drawn, partial_path)
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import depth, kitti
-from .data import StereoDrives, pick_device, read_picture, to_device
+from .data import StereoDrives, pick_device, read_picture, to_device, write_npy_header
 from .networks import Monodepth, load_model, weights_path
 from .transforms import image_transforms
 
@@ -84,8 +84,7 @@ def predict_loader(
                 for file, result in zip((plain, processed), results, strict=True):
                     if not names:
                         shape = (len(loader.dataset), *result.shape[1:])  # type: ignore[arg-type]
-                        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                        np.lib.format.write_array_header_1_0(file, header)
+                        write_npy_header(file, shape)
                     file.write(result.cpu().numpy().tobytes())
                 names += seen
         (output / "names.json").write_text(json.dumps(names, indent=0))

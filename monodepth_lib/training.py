@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from .data import pick_device, prepare_dataloader, set_epoch, to_device
-from .kitti import check_split, project_path, select_drives
+from .kitti import check_split, project_path, select_drives, written_beside
 from .losses import MonodepthLoss
 from .networks import Monodepth, get_model, save_model
 
@@ -380,7 +380,10 @@ class Checkpoints:
             state |= {"run": self.run, "history": history, "begun": begun, "random": self.random_states()}
             with written_beside(self.last) as partial:
                 with open(partial, "wb") as file:
-                    torch.save(state, file)
+                    try:
+                        torch.save(state, file)
+                    except RuntimeError as error:  # torch's word for a full disk
+                        raise OSError(error) from error
                     os.fsync(file.fileno())
                 if self.good:
                     os.replace(self.last, self.previous)
@@ -472,18 +475,6 @@ class Checkpoints:
             f"epochs {len(history) - low + 1} to {len(history)}: the disparity is nearly the same everywhere (spread "
             f"{spread:.3f}); {remedy} {self.last} is that of epoch {len(history) - low}, to go on from with resume=True"
         )
-
-
-@contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path` to write to, and renames it: a kill or a full disk leaves the old file whole."""
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
 
 
 def write_history(history: list[dict], path: str | Path) -> None:

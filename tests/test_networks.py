@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from urllib.error import URLError
 
 import pytest
@@ -277,7 +278,7 @@ def test_a_failed_write_leaves_the_old_weights_and_no_litter(tmp_path, tiny, mon
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match=r"w\.safetensors could not be written.*No space"):
-        patch.setattr(networks.os, "replace", fail)
+        patch.setattr(os, "replace", fail)
         save_model(tiny(seed=2), path, (32, 96))
     assert equal_weights(load_model(path), tiny(seed=1))
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]

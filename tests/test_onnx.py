@@ -1,6 +1,5 @@
 """The ONNX file of every network, run by onnxruntime, against torch."""
 
-import builtins
 import copy
 import math
 import os
@@ -128,14 +127,7 @@ def test_a_missing_or_impossible_size_is_refused(tmp_path, size):
 
 
 def test_without_the_extra_the_remedy_is_said(tmp_path, monkeypatch):
-    plain = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name == "onnxscript":
-            raise ModuleNotFoundError("No module named 'onnxscript'")
-        return plain(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r'extra "onnx" .*onnxscript.*pip install -e "\.\[onnx\]"'):
         export_onnx(lively(), tmp_path / "net.onnx", (32, 48))
 

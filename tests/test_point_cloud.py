@@ -1,6 +1,6 @@
 """The point cloud and the camera it needs, against pixels worked out by hand; the PLY file and the 3-D view of it."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -192,14 +192,7 @@ def test_the_button_opens_the_view_below_itself():
 
 
 def test_without_the_extra_the_button_says_how_to_get_it(monkeypatch):
-    plain = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name == "k3d":
-            raise ModuleNotFoundError("No module named 'k3d'")
-        return plain(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "k3d", None)
     with pytest.raises(ImportError, match=r'extra "3d" .*k3d.*pip install -e "\.\[3d\]"'):
         widgets.point_view(*wall())
     box = widgets.point_button(*wall())
