@@ -26,6 +26,8 @@ KINDS = {  # of the network's operations, by a part of torch's name for them
     "max pooling": ("max_pool",),
     "joining skips": ("cat",),
 }
+OURS_WITHOUT_SSIM = "monodepth_lib.losses.ssim_mean", lambda a, b, *_: (b.mean(), None, torch.zeros_like(b))
+REFERENCE_WITHOUT_SSIM = "benchmarks.reference.ssim", lambda a, b: b[..., 1:-1, 1:-1]
 
 
 def self_times(run: Callable[[], object]) -> Counter[str]:
@@ -38,10 +40,13 @@ def self_times(run: Callable[[], object]) -> Counter[str]:
     return times
 
 
-def kinds(network: torch.nn.Module, loss: Callable, ssim: str, optimizer, left: Tensor, right: Tensor) -> Counter[str]:
+def kinds(
+    network: torch.nn.Module, loss: Callable, no_ssim: tuple[str, Callable], optimizer, left: Tensor, right: Tensor
+) -> Counter[str]:
     """Milliseconds of one step by kind: the network, the loss and the optimiser are run one after the other.
 
-    `ssim` names the function that the loss uses; what the loss takes less without it is SSIM's.
+    `no_ssim` names the function with which the loss computes SSIM, and one to put in its place that does nothing of the
+    kind; what the loss takes less with that is SSIM's.
     """
     found: Counter[str] = Counter()
     disparities = network(left)
@@ -58,7 +63,7 @@ def kinds(network: torch.nn.Module, loss: Callable, ssim: str, optimizer, left: 
     with torch.no_grad():
         maps = [d.detach() for d in network(left)]
     with_ssim = self_times(loss_alone)
-    with mock.patch(ssim, lambda a, b: b[..., 1:-1, 1:-1]):
+    with mock.patch(*no_ssim):
         without = self_times(loss_alone)
     warping = sum(ms for name, ms in without.items() if "grid_sampl" in name.lower())
     found["loss: SSIM"] = with_ssim.total() - without.total()
@@ -88,8 +93,8 @@ def run(options: Options) -> list[Row]:
 
     repeats: list[tuple[Counter[str], Counter[str]]] = []
     for _ in range(options.repeats + (not options.quick)):
-        mine = kinds(network, library_loss, "monodepth_lib.losses.ssim", fused, *views)
-        theirs = kinds(plain, reference.monodepth_loss, "benchmarks.reference.ssim", unfused, left, right)
+        mine = kinds(network, library_loss, OURS_WITHOUT_SSIM, fused, *views)
+        theirs = kinds(plain, reference.monodepth_loss, REFERENCE_WITHOUT_SSIM, unfused, left, right)
         repeats.append((mine, theirs))
     names = [*KINDS, "rest of the network", "loss: SSIM", "loss: warping", "loss: rest", "optimiser"]
     what = f"{name}, {size[0]}x{size[1]}, batch {batch}"

@@ -44,7 +44,7 @@ from tqdm import tqdm
 from . import depth, gif, testing
 from .data import pick_device, read_picture, write_npy_header
 from .kitti import project_path, read_camera_file, written_beside
-from .networks import MAX_DISPARITY, Monodepth, load_model
+from .networks import MAX_DISPARITY, Monodepth, for_prediction, load_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -462,7 +462,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         weights = Path(options.weights).expanduser()
-        model = load_model(weights.resolve() if weights.is_file() else options.weights)
+        model = for_prediction(load_model(weights.resolve() if weights.is_file() else options.weights))
         model = model.to(pick_device(options.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
         camera = read_camera_file(options.camera) if options.camera else None
     except FAILURES as error:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from . import depth, kitti
 from .data import StereoDrives, pick_device, read_picture, to_device, write_npy_header
-from .networks import Monodepth, load_model, weights_path
+from .networks import Monodepth, for_prediction, load_model, weights_path
 from .transforms import image_transforms
 
 OPENCV = "opencv-python-headless==5.0.0.93"  # as in pyproject.toml, extra "sgm"
@@ -104,7 +104,7 @@ def predict_each(
 def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Names, plain and post-processed disparities, batch by batch; of `StereoDrives` only the left views are read."""
     target = pick_device(device)
-    model = model.to(target, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model = for_prediction(model.to(target)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if type(loader.dataset) is StereoDrives:
         dataset = copy.copy(loader.dataset)
         dataset.left_alone = True

@@ -10,9 +10,19 @@ import safetensors.torch
 import torch
 import torchvision
 from synthetic import texture
+from torch import nn
 
 from monodepth_lib import networks
-from monodepth_lib.networks import NETWORKS, TORCHVISION, count_parameters, get_model, load_model, save_model
+from monodepth_lib.networks import (
+    NETWORKS,
+    TORCHVISION,
+    QuickElu,
+    count_parameters,
+    for_prediction,
+    get_model,
+    load_model,
+    save_model,
+)
 
 
 def scales(height, width):
@@ -287,3 +297,35 @@ def test_a_failed_write_leaves_the_old_weights_and_no_litter(tmp_path, tiny, mon
 def test_the_networks_the_readme_promises_are_there():
     assert set(NETWORKS) == {"unet", "resnet18_md", "resnet50_md", *TORCHVISION}
     assert set(TORCHVISION) == {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+
+
+# --- for prediction ---
+
+
+@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet50_md", "resnet18"])
+def test_a_copy_for_prediction_answers_the_same_and_leaves_the_model_alone(name):
+    torch.manual_seed(0)
+    model = get_model(name, width=4).train()
+    images = torch.rand(2, 3, 64, 128).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model(images)  # its running averages are not those of a fresh one
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    quick = for_prediction(model)
+    with torch.inference_mode():
+        for mine, its in zip(quick(images), model.eval()(images), strict=True):
+            assert its.std() > 0
+            assert torch.allclose(mine, its, atol=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    norms = [m for m in quick.decoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not norms
+    assert not any(p.requires_grad for p in quick.parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 16, 129, 130)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_quick_elu_is_elu(shape, order):
+    x = 4 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0] = float("nan")
+    x = x.contiguous(memory_format=order)
+    expected = torch.nn.functional.elu(x)
+    assert torch.allclose(QuickElu()(x.clone(memory_format=torch.preserve_format)), expected, atol=2e-7, equal_nan=True)
