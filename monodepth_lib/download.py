@@ -615,17 +615,19 @@ def download(
 ) -> dict[str, str]:
     """Fetches drives and the calibration of their dates into the folder `to`. Returns archive -> what went wrong.
 
-    `names`: see `named_drives`; `parts`: folders of a drive, or ("all",). What is there already is not fetched again,
-    drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are stored as JPEG, which is smaller
-    and loses detail; what that costs in metrics has not been measured. `dry_run` stops after the sizes; `bar` shows a
-    progress bar, None in a terminal only. An archive that fails does not stop the others. Raises ConnectionError when
-    the server cannot be reached at all, OSError when the space does not suffice, ValueError for wrong arguments.
+    `names`: see `named_drives`, or several parted by commas; `parts`: folders of a drive, or ("all",). What is there
+    already is not fetched again, drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are
+    stored as JPEG, which is smaller and loses detail; what that costs in metrics has not been measured. `dry_run` stops
+    after the sizes; `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the
+    others. Raises ConnectionError when the server cannot be reached at all, OSError when the space does not suffice,
+    ValueError for wrong arguments.
     """
     if jpeg is not None and not 1 <= jpeg <= 95:
         raise ValueError(f"jpeg is {jpeg}; the quality must be from 1 to 95, such as 92")
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"the base URL is {base_url!r}; it must begin with https:// or http://")
-    archives = archives_of(named_drives([names] if isinstance(names, str) else names), base_url)
+    asked = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    archives = archives_of(named_drives(asked), base_url)
     server, to = server or Server(), project_path(to)
     there: dict[str, Path] = {}
     with contextlib.suppress(FileNotFoundError):

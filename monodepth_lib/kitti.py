@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import warnings
@@ -206,6 +205,14 @@ def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
     raise FileNotFoundError(f"{drive} has no {cameras} pictures: it must hold {expected} (left and right)")
 
 
+def _list_folder(folder: Path) -> list[Path]:
+    """What lies in a folder, hidden things left out, in no order. Raises PermissionError with the remedy."""
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except PermissionError as error:
+        raise PermissionError(f"{folder} may not be read ({error.strerror}): give yourself the right to it") from error
+
+
 def is_drive(folder: Path) -> bool:
     return any((folder / left).is_dir() for pairs in CAMERAS.values() for pair in pairs for left in pair)
 
@@ -229,7 +236,7 @@ def find_drives(root: str | Path) -> dict[str, Path]:
                     raise ValueError(f"two drives are named {name}: {found[name]} and {folder}; remove one")
                 found[name] = folder
             elif depth < 2:
-                below += sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+                below += sorted(path for path in _list_folder(folder) if path.is_dir())
         level = below
     if not found:
         expected = f"{root}/train/<drive>/image_02/data, or {root}/train/<drive>/left for pictures of your own"
@@ -253,7 +260,7 @@ def select_drives(root: str | Path, mode: str, drives: str | list[str] | None = 
         if root.is_dir() and not folder.is_dir():
             remedy = f"make it, or name drives with {mode}_drives (a list, a split such as 'lab', or 'none')"
             raise FileNotFoundError(f"{folder} is missing: {remedy}")
-        return find_drives(folder)
+        return find_drives(folder if root.is_dir() else root)
     if drives == "none":
         return {}
     if isinstance(drives, str) and drives in TEST_LISTS:
@@ -288,13 +295,15 @@ def select_pairs(
     drives: str | list[str] | None = None,
     cameras: str = "colour",
     truth: str = "auto",
+    faults: list[str] | None = None,
 ) -> list[Pair]:
     """The pairs of one side: all frames of `select_drives`, or those of a test list ("eigen", "stereo_2015").
 
-    `truth`: see `find_pairs`; published Eigen figures are measured with "scan". Frames of a test list that are not
-    there are counted and named in a warning. Raises FileNotFoundError when none is there.
+    `truth`, `faults`: see `find_pairs`; published Eigen figures are measured with "scan". Frames of a test list that
+    are not there are counted and named in a warning. Raises FileNotFoundError when none is there.
     """
-    pairs = {name: find_pairs(folder, cameras, truth) for name, folder in select_drives(root, mode, drives).items()}
+    folders = select_drives(root, mode, drives)
+    pairs = {name: find_pairs(folder, cameras, truth, faults) for name, folder in folders.items()}
     if isinstance(drives, str) and drives in TEST_LISTS:
         pairs = _listed(pairs, drives, Path(root))
     return [pair for found in pairs.values() for pair in found]
@@ -358,9 +367,8 @@ def frame_key(path: Path) -> tuple[int, ...]:
 def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[int, ...], Path]:
     """Pictures of a folder (or files of other `suffixes`) by the numbers in their name, in order."""
     frames: dict[tuple[int, ...], Path] = {}
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+    for path in _list_folder(folder):
+        if path.suffix.lower() not in suffixes:
             continue
         key = frame_key(path)
         if not key:
@@ -371,13 +379,16 @@ def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[in
     return dict(sorted(frames.items()))
 
 
-def find_pairs(drive: str | Path, cameras: str = "colour", truth: str = "auto") -> list[Pair]:
+def find_pairs(
+    drive: str | Path, cameras: str = "colour", truth: str = "auto", faults: list[str] | None = None
+) -> list[Pair]:
     """The pairs of one drive in the order of their numbers, with the file of truth where there is one.
 
     `truth` says which kind a drive's pairs get: "depth" (KITTI's improved depth or a dense one, in the drive or, as
     KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015) or "scan"
     (the laser's). "auto" is the first of them, in this order, that the drive has. Raises FileNotFoundError when a
-    picture has no partner (named) or the drive has no picture, ValueError for another word.
+    picture has no partner (named) or the drive has no picture, ValueError for another word. Given a list of `faults`,
+    a picture without a partner is named there and left out instead.
     """
     drive = Path(drive).resolve()
     left_folder, right_folder = camera_folders(drive, cameras)
@@ -387,20 +398,22 @@ def find_pairs(drive: str | Path, cameras: str = "colour", truth: str = "auto") 
         remedy = "pairs are found by all numbers in the names: rename them alike, as left_0001.png and right_0001.png"
         raise FileNotFoundError(f"{one} and {other} share no number, nor do the pictures after them; {remedy}")
     alone = [left.get(key) or right[key] for key in sorted(left.keys() ^ right.keys())]
-    if alone:
+    if faults is not None:
+        faults += [f"{path} has no partner in the other camera's folder: add or remove it" for path in alone]
+    elif alone:
         more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
         raise FileNotFoundError(f"{alone[0]}{more} has no partner in the other camera's folder: add or remove it")
     if not left:
         raise FileNotFoundError(f"{left_folder} holds no picture: expected 0000000000.png and so on")
     truths = _find_truths(drive, cameras, truth)
-    pairs = [Pair(drive, left[key], right[key], truths.get(key)) for key in left]
+    pairs = [Pair(drive, left[key], right[key], truths.get(key)) for key in left if key in right]
     scanned = [pair for pair in pairs if pair.truth and truth_kind(pair.truth) == "scan"]
     if truth == "auto" and scanned:
         try:
             laser_to_picture(scanned[0])
         except FileNotFoundError as error:  # training and pictures do without
             warnings.warn(f"{drive.name}: its laser scans are left out, for {error}", stacklevel=2)
-            return [Pair(drive, left[key], right[key]) for key in left]
+            return [Pair(drive, pair.left, pair.right) for pair in pairs]
     return pairs
 
 
@@ -483,7 +496,8 @@ def read_calibration_file(path: str | Path, cameras: str = "colour", width: int 
     left, right = (2, 3) if cameras == "colour" else (0, 1)
     p_left, p_right = _projection(lines, left, path), _projection(lines, right, path)
     if f"P{left}" not in lines:
-        width = int(lines.get(f"S_rect_{left:02d}", np.zeros(1))[0])
+        size = lines.get(f"S_rect_{left:02d}", np.empty(0))
+        width = int(size[0]) if size.size and np.isfinite(size[0]) else 0
     elif abs(p_left[0, 2] / max(width, 1) - 0.5) > 0.1:
         raise ValueError(
             f"{path} has its optical centre at column {p_left[0, 2]:.0f}, which is far from the middle of pictures "
@@ -506,7 +520,7 @@ def read_camera_file(path: str | Path) -> Calibration:
     example = '{"focal_px": 721.5, "baseline_m": 0.54, "width": 1242}'
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): write it as {example}") from error
     needed = "focal_px", "baseline_m", "width"
     if not isinstance(entries, dict) or (missing := [key for key in needed if key not in entries]):
@@ -521,8 +535,8 @@ def read_camera_file(path: str | Path) -> Calibration:
             raise ValueError(f"{path}: centre_px is {centre!r}; it must be [column, row] in px, or left out")
         named += [("centre_px", value) for value in centre]
     for key, value in named:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ValueError(f"{path}: {key} is {value!r}; it must be a number above 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise ValueError(f"{path}: {key} is {value!r}; it must be a number above 0 and below 1e9")
         if key == "width" and value != int(value):
             raise ValueError(f"{path}: width is {value!r}; it must be a whole number of px")
     focal, baseline, width, *place = (float(value) for _, value in named)
@@ -573,7 +587,7 @@ def read_uint16(path: str | Path) -> np.ndarray:
             if not image.mode.startswith("I"):
                 raise ValueError(f"it has mode {image.mode}, not 16 bits")
             return np.asarray(image, dtype=np.float32) / 256
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a 16-bit PNG ({error}): fetch it again or remove it") from error
 
 

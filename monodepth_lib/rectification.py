@@ -187,13 +187,7 @@ def unequal_sizes(pairs: Sequence[kitti.Pair]) -> list[tuple[kitti.Pair, str]]:
     """The pairs of unequal size, each with its files and sizes. Raises ValueError naming an unreadable file."""
     unequal = []
     for pair in pairs:
-        sizes = []
-        for path in (pair.left, pair.right):
-            try:
-                with Image.open(path) as image:
-                    sizes.append("x".join(map(str, image.size)))
-            except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path} cannot be read as a picture ({error}): remove the pair") from error
+        sizes = ["x".join(map(str, data.picture_size(path))) for path in (pair.left, pair.right)]
         if sizes[0] != sizes[1]:
             unequal.append((pair, f"{pair.left} is {sizes[0]} px, {pair.right} is {sizes[1]} px"))
     return unequal

@@ -135,6 +135,7 @@ def train_one_epoch(
     for batch in loader:
         batch = to_device(batch, device)
         left, right = batch["left_image"], batch["right_image"]
+        optimizer.zero_grad(set_to_none=True)  # here, so that the last step's gradients are gone when memory is fullest
         with autocast(device, precision):
             disparities = model(left)  # only the left view is seen
         total, parts = loss(disparities, left, right)  # the right one is the teacher
@@ -142,7 +143,6 @@ def train_one_epoch(
             # on a CPU grid_sample's backward ends the process on such values (pytorch issue 24823); a GPU run, which
             # must not wait for the loss in every step, is checked before each checkpoint
             raise FloatingPointError("the loss is not finite")
-        optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -358,8 +358,6 @@ class Checkpoints:
     def start(self) -> None:
         """Makes last.pt the untrained model's: whatever run's it was, and to see that it can be written."""
         check_finite(self.model, [])
-        if self.first:
-            self.last.parent.mkdir(parents=True, exist_ok=True)
         self.save([])
         if self.first:
             self.previous.unlink(missing_ok=True)
@@ -416,7 +414,7 @@ class Checkpoints:
         for path in (self.last, self.previous):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code that a file may hold
-                found = state["run"]
+                found = dict(state["run"])
             except FileNotFoundError:
                 continue
             except Exception as error:  # torch raises many kinds for a file that is no checkpoint
@@ -568,6 +566,7 @@ def loaders(options: argparse.Namespace, config: dict) -> tuple[DataLoader, Data
         "rank": rank,
         "world_size": processes,
         "cache_dir": options.cache_dir,
+        "bad_pairs": options.bad_pairs,
     }
     return (
         prepare_dataloader(root, "train", options.train_drives, seed=options.seed, **common),
@@ -595,6 +594,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("--save-minutes", type=float, default=10, help="within an epoch, save this often (default 10)")
     parser.add_argument("--cache-dir", help="decode and resize the pictures once, into this folder")
+    parser.add_argument("--bad-pairs", default="refuse", choices=("refuse", "skip"), help="damaged pairs: skip them?")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network and the loss")
     parser.add_argument("--no-sync-batch-norm", action="store_true", help="batch statistics of each GPU alone")
     options = parser.parse_args(arguments)

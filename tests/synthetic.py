@@ -123,9 +123,10 @@ def write_scan(path: Path, points) -> Path:
     return path
 
 
-def write_notebook(path: Path, parameters: str) -> Path:
-    """A notebook of one cell, tagged `parameters`."""
-    cell = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
+    """A notebook of one cell tagged `parameters`, and those after it."""
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), path)
+    others = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, *others], metadata={"kernelspec": kernel}), path)
     return path

@@ -10,7 +10,6 @@ from synthetic import make_drive, make_stereo_2015, shifted_pair, to_picture
 
 from monodepth_lib import data, kitti
 from monodepth_lib.data import (
-    StereoDrives,
     pick_device,
     prepare_cache,
     prepare_dataloader,
@@ -124,15 +123,7 @@ def test_grey_cameras_and_stereo_2015_load(tmp_path):
 # --- refused values ---
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_size_below_one_is_named(data_dir, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size is {batch_size}"):
-        prepare_dataloader(data_dir, "train", batch_size=batch_size)
-
-
-def test_a_training_set_smaller_than_a_batch_is_refused_but_a_test_set_is_not(data_dir):
-    with pytest.raises(ValueError, match="9 training pairs, fewer than one batch of 10"):
-        prepare_dataloader(data_dir, "train", batch_size=10)
+def test_a_test_set_may_be_smaller_than_a_batch(data_dir):
     assert len(prepare_dataloader(data_dir, "test", batch_size=10)) == 1
 
 
@@ -142,11 +133,6 @@ def test_a_training_set_smaller_than_a_batch_is_refused_but_a_test_set_is_not(da
 def test_unknown_mode_cameras_and_split_are_named(data_dir, options, named):
     with pytest.raises((ValueError, FileNotFoundError), match=named):
         prepare_dataloader(data_dir, **{"mode": "train", **options})
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        prepare_dataloader(tmp_path / "nowhere", "train")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
@@ -163,40 +149,6 @@ def test_to_device_orders_images_for_convolutions_and_keeps_names():
 
 
 # --- pictures ---
-
-
-def broken_files():
-    whole = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 96, 3), dtype=np.uint8))
-    return {
-        "zero": lambda path: path.write_bytes(b""),
-        "cut": lambda path: (whole.save(path), path.write_bytes(path.read_bytes()[:2000])),
-        "header": lambda path: (whole.save(path), path.write_bytes(path.read_bytes()[:12])),
-        "text": lambda path: path.write_text("<html>404</html>"),
-    }
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("kind", broken_files())
-def test_a_file_that_is_no_whole_picture_is_named(tmp_path, kind, suffix):
-    path = tmp_path / f"0000000003{suffix}"
-    broken_files()[kind](path)
-    with pytest.raises(ValueError, match=rf"0000000003\{suffix} cannot be read as a picture"):
-        read_picture(path)
-
-
-def test_a_broken_file_in_a_drive_is_named_through_workers_too(tmp_path):
-    drive = make_drive(tmp_path / "test/2020_01_01_drive_0001_sync", range(3))
-    (drive / "image_03/data/0000000001.png").write_bytes(b"")
-    for workers in (0, 1):
-        with pytest.raises(ValueError, match=r"image_03/data/0000000001\.png"):
-            batches(tmp_path, "test", workers=workers)
-
-
-def test_unequal_sizes_in_a_pair_are_named(tmp_path):
-    drive = make_drive(tmp_path / "drive", [0])
-    Image.new("RGB", (95, 32)).save(drive / "image_03/data/0000000000.png")
-    with pytest.raises(ValueError, match=r"image_02/data/0000000000\.png is \(96, 32\).*image_03.*\(95, 32\)"):
-        StereoDrives(kitti.find_pairs(drive))[0]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])

@@ -1,6 +1,7 @@
 """Two processes on the CPU train what one process trains; a killed one ends the job, and any number resumes it."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,14 +43,28 @@ sys.exit(training.main(sys.argv[2:]))
 """
 
 
-def torchrun(tmp_path, what, processes, arguments):
+def torchrun(tmp_path, what, processes, arguments, machines=1):
+    """Runs torchrun once a machine (all of them this one); returns what they said, and the worst status."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    root = Path(training.__file__).parents[1]
-    return subprocess.run(
-        [*command, str(script), what, *arguments], capture_output=True, text=True, cwd=root, timeout=600
-    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"]
+    group = ["--standalone"] if machines == 1 else [f"--nnodes={machines}", *meeting]
+    command = [sys.executable, "-m", "torch.distributed.run", *group, f"--nproc-per-node={processes}"]
+    started = [
+        subprocess.Popen(
+            [*command, str(script), what, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(training.__file__).parents[1],
+        )
+        for _ in range(machines)
+    ]
+    said = [process.communicate(timeout=600) for process in started]
+    status = max(abs(process.returncode) for process in started)
+    return subprocess.CompletedProcess(command, status, *("".join(texts) for texts in zip(*said, strict=True)))
 
 
 def rows(folder):
@@ -79,9 +94,10 @@ def assert_same_run(folder, other, **room):
         torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_two_processes_train_what_one_trains(tmp_path, one_process):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_what_one_trains(tmp_path, one_process, machines):
     arguments, alone = one_process
-    done = torchrun(tmp_path, "whole", 2, [*arguments, "--output", str(tmp_path / "two")])
+    done = torchrun(tmp_path, "whole", 2 // machines, [*arguments, "--output", str(tmp_path / "two")], machines)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("epoch   2/3") == 1  # the first process alone speaks
     assert_same_run(tmp_path / "two", alone, rel=1e-4)

@@ -14,6 +14,7 @@ from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -293,6 +294,21 @@ def test_what_wget_and_unzip_left_is_taken_as_it_is(server, get, tmp_path):
     server.requests.clear()
     get()
     assert server.requests == []
+
+
+def test_the_cell_of_notebook_01_fetches_what_it_is_told(server, tmp_path, monkeypatch):
+    server.add(OTHER, drive_members(OTHER, 100))
+    notebook = nbformat.read(project_root() / "notebooks/01_data_preparation.ipynb", as_version=4)
+    (cell,) = [cell.source for cell in notebook.cells if "download.download(" in cell.source]
+    patience = Server(tries=2, wait=0.01)
+    monkeypatch.setattr(module, "download", partial(download, base_url=server.url, server=patience))
+    monkeypatch.setattr(module, "project_path", lambda path: tmp_path / path)
+    exec(cell, {"fetch_kitti": None, "download": module})
+    assert not server.requests
+    exec(cell, {"fetch_kitti": f"{DRIVE}, {OTHER[:-5]}", "download": module})
+    assert set(find_drives(tmp_path / "data")) == {DRIVE, OTHER}
+    with pytest.raises(AssertionError, match="drive_0099"):
+        exec(cell, {"fetch_kitti": f"{DATE}_drive_0099", "download": module})
 
 
 def test_dry_run_writes_nothing(get, tmp_path, capsys):

@@ -203,14 +203,6 @@ def test_two_drives_of_one_name_are_refused(tmp_path):
         kitti.find_drives(tmp_path)
 
 
-def test_missing_and_empty_data_folders_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is missing"):
-        kitti.find_drives(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty holds no drive"):
-        kitti.find_drives(tmp_path / "empty")
-
-
 @pytest.mark.parametrize(
     "mode, expected",
     [
@@ -279,25 +271,6 @@ def test_pairing_is_by_frame_number_whatever_the_padding(tmp_path_factory, frame
     assert [(int(p.left.stem), int(p.right.stem)) for p in pairs] == [(n, n) for n in sorted(frames)]
 
 
-@pytest.mark.parametrize("side", ["image_02", "image_03"])
-def test_missing_or_stray_frame_is_named(tmp_path, side):
-    drive = make_drive(tmp_path / "drive", range(4))
-    other = "image_03" if side == "image_02" else "image_02"
-    (drive / side / "data/0000000002.png").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{other}/data/0000000002\.png has no partner"):
-        kitti.find_pairs(drive)
-    (drive / side / "data/0000000001.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"0000000001\.png \(and 1 more\)"):
-        kitti.find_pairs(drive)
-
-
-def test_half_a_pair_of_cameras_is_named(tmp_path):
-    drive = tmp_path / "drive"
-    put(drive / "image_02/data", ["0.png"])
-    with pytest.raises(FileNotFoundError, match="image_03/data is missing"):
-        kitti.find_pairs(drive)
-
-
 def test_grey_cameras_are_found_and_offered(tmp_path):
     drive = make_drive(tmp_path / "drive", range(2), cameras="grey")
     assert kitti.find_pairs(drive, "grey")[0].right.parts[-3] == "image_01"
@@ -308,27 +281,6 @@ def test_grey_cameras_are_found_and_offered(tmp_path):
 def test_unknown_cameras_are_named(tmp_path):
     with pytest.raises(ValueError, match="'color'"):
         kitti.find_pairs(make_drive(tmp_path / "drive", [0]), "color")
-
-
-def test_stray_files_that_are_no_pictures_or_hidden_are_left_out(tmp_path):
-    drive = make_drive(tmp_path / "drive", range(2))
-    for name in (".0000000007.png", "._0000000001.png", "Thumbs.db", "timestamps.txt", ".DS_Store"):
-        (drive / "image_02/data" / name).write_bytes(b"")
-    assert len(kitti.find_pairs(drive)) == 2
-
-
-def test_a_picture_without_a_number_is_named(tmp_path):
-    drive = make_drive(tmp_path / "drive", [0])
-    put(drive / "image_02/data", ["preview.png"])
-    with pytest.raises(ValueError, match=r"preview\.png"):
-        kitti.find_pairs(drive)
-
-
-def test_an_empty_camera_folder_is_named(tmp_path):
-    put(tmp_path / "drive/image_02/data", [])
-    put(tmp_path / "drive/image_03/data", [])
-    with pytest.raises(FileNotFoundError, match="image_02/data holds no picture"):
-        kitti.find_pairs(tmp_path / "drive")
 
 
 def test_png_and_jpeg_pair_up_but_not_twice_for_one_frame(tmp_path):
@@ -394,20 +346,6 @@ def test_a_width_that_kitti_does_not_have_is_named(tmp_path):
         kitti.calibration(tmp_path / "drive", 640)
 
 
-@pytest.mark.parametrize("text", ["", "P_rect_02: 1 2 3", "P_rect_02: a b c d e f g h i j k l", "\x00\xff\x89PNG"])
-def test_a_file_that_is_no_calibration_is_named(tmp_path, text):
-    path = tmp_path / "calib_cam_to_cam.txt"
-    path.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"calib_cam_to_cam\.txt"):
-        kitti.read_calibration_file(path)
-
-
-def test_a_negative_baseline_is_refused(tmp_path):
-    path = write_calibration(tmp_path / "calib_cam_to_cam.txt", baseline=-0.5)
-    with pytest.raises(ValueError, match=r"calib_cam_to_cam\.txt gives f = .*B = -0\.5"):
-        kitti.read_calibration_file(path)
-
-
 P = """P0: 100 0 48 0 0 100 16 0 0 0 1 0
 P1: 100 0 48 -54 0 100 16 0 0 0 1 0
 P2: {f} 0 48 4 0 {f} 16 0 0 0 1 0
@@ -462,13 +400,6 @@ def test_pictures_that_are_not_of_the_calibrations_size_are_refused(tmp_path):
     for width in (48, 192):
         with pytest.raises(ValueError, match=rf"calib\.txt has its optical centre at column 48.*{width} px"):
             kitti.read_calibration_file(path, width=width)
-
-
-@pytest.mark.parametrize("text", ["P2: 1 2 3", "P0: " + "1 " * 12, "P2: " + "nan " * 12 + "\nP3: " + "1 " * 12])
-def test_a_calibration_that_lacks_a_line_names_it(tmp_path, text):
-    path = put_text(tmp_path / "calib.txt", text)
-    with pytest.raises(ValueError, match=r"calib\.txt is not a whole KITTI calibration \(it has no line P"):
-        kitti.read_calibration_file(path, width=96)
 
 
 # --- laser scans ---
@@ -543,16 +474,6 @@ def test_projection_is_that_of_a_plain_loop():
 def test_a_scan_is_read_as_it_was_written(tmp_path):
     path = write_scan(tmp_path / "0.bin", [[1, 2, 3], [4, 5, 6]])
     assert kitti.read_scan(path).tolist() == [[1, 2, 3, 0.5], [4, 5, 6, 0.5]]
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\0" * 15, b"<html>404</html>" * 4, np.full(8, np.nan, "<f4").tobytes(), b"version https://git"]
-)
-def test_a_file_that_is_no_scan_is_named(tmp_path, content):
-    path = tmp_path / "0000000003.bin"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"0000000003\.bin cannot be read as a laser scan"):
-        kitti.read_scan(path)
 
 
 RAW = """S_rect_02: 96 32
@@ -711,18 +632,6 @@ def test_uint16_png_is_read_as_256ths(tmp_path):
     assert values.tolist() == [[0, 1.5], [80, 255.99609375]]
 
 
-def test_files_that_are_no_16_bit_png_are_named(tmp_path):
-    whole = write_uint16(tmp_path / "whole.png", np.random.default_rng(0).random((32, 32))).read_bytes()
-    contents = {"eight.png": None, "zero.png": b"", "cut.png": whole[: len(whole) // 2], "text.png": b"no picture"}
-    for name, content in contents.items():
-        if content is None:
-            Image.new("L", (4, 4)).save(tmp_path / name)
-        else:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=name):
-            kitti.read_uint16(tmp_path / name)
-
-
 def test_true_depth_from_a_disparity_file_is_focal_times_baseline_over_disparity(tmp_path):
     pair = kitti.find_pairs(make_stereo_2015(tmp_path / "scenes", 1, shift=4))[0]
     camera = kitti.Calibration(100.0, 0.5, 96, "")  # 50 px·m at the picture's own width
@@ -782,13 +691,6 @@ def test_a_folder_without_drives_says_what_both_layouts_look_like(tmp_path):
         kitti.find_drives(tmp_path)
 
 
-def test_own_pictures_whose_names_share_no_number_are_named_with_the_remedy(tmp_path):
-    put(tmp_path / "drive/left", ["cam0_0001.png", "cam0_0002.png"])
-    put(tmp_path / "drive/right", ["cam1_0001.png", "cam1_0002.png"])
-    with pytest.raises(FileNotFoundError, match=r"cam0_0001\.png and .*cam1_0001\.png share no number.*rename"):
-        kitti.find_pairs(tmp_path / "drive")
-
-
 @pytest.mark.parametrize("place", ["mine/train/street", "mine/train", "mine", "."])
 def test_the_camera_file_is_found_in_the_drive_or_above(tmp_path, place):
     (tmp_path / "mine/train/street").mkdir(parents=True)
@@ -812,37 +714,6 @@ def test_the_nearest_calibration_counts(tmp_path):
 def test_the_optical_centre_may_be_left_out(tmp_path):
     entries = {key: CAMERA[key] for key in ("focal_px", "baseline_m", "width")}
     assert kitti.read_camera_file(write_camera(tmp_path, entries)).centre_px is None
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"focal_px": None}, "focal_px is None; it must be a number above 0"),
-        ({"focal_px": "500"}, "focal_px is '500'"),
-        ({"baseline_m": -0.12}, "baseline_m is -0.12"),
-        ({"baseline_m": True}, "baseline_m is True"),
-        ({"width": 0}, "width is 0"),
-        ({"width": 640.5}, "width is 640.5; it must be a whole number"),
-        ({"focal_px": float("nan")}, "focal_px is nan"),
-        ({"centre_px": [320]}, r"centre_px is \[320\]; it must be \[column, row\]"),
-        ({"centre_px": [320, "240"]}, "centre_px is '240'"),
-        ({"center_px": [320, 240]}, "has center_px, but only .*centre_px are known"),
-    ],
-)
-def test_wrong_entries_of_a_camera_file_are_named(tmp_path, change, words):
-    path = write_camera(tmp_path, {**CAMERA, **change})
-    with pytest.raises(ValueError, match=rf"camera\.json.*{words}"):
-        kitti.read_camera_file(path)
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [("{", "is not JSON"), ("[1, 2]", "is a list"), ('{"width": 640}', "lacks focal_px, baseline_m: write it as")],
-)
-def test_camera_files_that_are_not_whole_are_named_with_an_example(tmp_path, text, words):
-    (tmp_path / "camera.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"camera\.json {words}.*focal_px"):
-        kitti.read_camera_file(tmp_path / "camera.json")
 
 
 def test_own_pictures_without_a_camera_file_are_told_of_it(tmp_path):

@@ -1,6 +1,5 @@
 """A run that is killed, at any moment, and started again: as if nothing had happened. And runs that must stop."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -188,21 +187,6 @@ def test_a_checkpoint_of_another_version_is_refused_by_name(data_dir, tmp_path, 
         run(tiny(), data_dir, tmp_path, resume=True)
 
 
-class Code:
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
-
-
-def test_code_in_a_checkpoint_does_not_run(data_dir, tmp_path, tiny, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run(tiny(), data_dir, tmp_path, stop_after=1)
-    (tmp_path / "previous.pt").unlink()
-    torch.save({"run": Code(), "history": []}, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=r"last\.pt is no checkpoint"):
-        run(tiny(), data_dir, tmp_path, resume=True)
-    assert not (tmp_path / "ran").exists()
-
-
 def test_a_lower_learning_rate_goes_on_from_the_checkpoint(data_dir, tmp_path, tiny):
     run(tiny(), data_dir, tmp_path, epochs=5, stop_after=2)
     said = []
@@ -250,14 +234,6 @@ def test_weights_that_are_not_finite_are_not_saved_also_without_validation(data_
     with pytest.raises(FloatingPointError, match=r"a weight .* is not finite in epoch 2: lower learning_rate.*resume"):
         run(tiny(), data_dir, tmp_path, resume=True, loss=SpoilsTheWeights(), **options)
     assert (tmp_path / "last.pt").read_bytes() == before
-
-
-def test_a_network_that_is_not_finite_is_refused_before_the_first_step(data_dir, tmp_path, tiny):
-    model = tiny()
-    nn.init.constant_(model.decoder.heads[3].conv.bias, float("nan"))
-    with pytest.raises(FloatingPointError, match="a weight of the network is not finite"):
-        run(model, data_dir, tmp_path)
-    assert not (tmp_path / "last.pt").exists()
 
 
 def spreads(monkeypatch, values):

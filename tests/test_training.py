@@ -95,7 +95,7 @@ def test_without_resume_a_run_starts_anew(data_dir, tmp_path, tiny):
     assert equal(before, state_of(tmp_path))
 
 
-def test_resume_refuses_another_network_or_length_and_foreign_files(data_dir, tmp_path, tiny):
+def test_resume_refuses_another_network_or_length(data_dir, tmp_path, tiny):
     run(tiny(), data_dir, tmp_path, epochs=1)
     for model, epochs, told in (
         (tiny(width=3), 1, r"'width': 2.*\(here .*'width': 3"),
@@ -103,11 +103,6 @@ def test_resume_refuses_another_network_or_length_and_foreign_files(data_dir, tm
     ):
         with pytest.raises(ValueError, match=rf"last\.pt is of another run: .*{told}"):
             run(model, data_dir, tmp_path, epochs=epochs, resume=True)
-    (tmp_path / "previous.pt").unlink()
-    for content in (b"", b"no checkpoint", (tmp_path / "last.pt").read_bytes()[:1000]):
-        (tmp_path / "last.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"last\.pt is no checkpoint"):
-            run(tiny(), data_dir, tmp_path, resume=True)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(data_dir, tmp_path, tiny, full_disk, monkeypatch):
@@ -163,11 +158,6 @@ def test_without_validation_the_last_epochs_weights_are_kept(data_dir, tmp_path,
     history = run(model, data_dir, tmp_path, val=False)
     assert "val_loss" not in history[0]
     assert equal(load_model(tmp_path / "weights.safetensors").state_dict(), model.state_dict())
-
-
-def test_epochs_below_one_are_refused(data_dir, tmp_path, tiny):
-    with pytest.raises(ValueError, match="epochs is 0"):
-        run(tiny(), data_dir, tmp_path, epochs=0)
 
 
 # --- validation and means ---
@@ -342,21 +332,6 @@ def test_settings_take_what_is_not_none():
     chosen = settings("tiny", epochs=3, learning_rate=1, width=None)
     assert (chosen["epochs"], chosen["learning_rate"], chosen["width"]) == (3, 1, training.PROFILES["tiny"]["width"])
     assert training.PROFILES["tiny"]["epochs"] == 1  # the profile itself is as it was
-
-
-@pytest.mark.parametrize(
-    "profile, changes, named",
-    [
-        ("huge", {}, "'huge'"),
-        ("tiny", {"epoch": 1}, "'epoch'"),
-        ("tiny", {"epochs": 1.5}, "epochs is 1.5"),
-        ("tiny", {"epochs": True}, "epochs is True"),
-        ("tiny", {"learning_rate": "1e-4"}, "learning_rate is '1e-4'.*1.0e-4"),
-    ],
-)
-def test_unknown_profiles_settings_and_types_are_named(profile, changes, named):
-    with pytest.raises(ValueError, match=named):
-        settings(profile, **changes)
 
 
 def test_full_profile_is_the_labs_recipe():
