@@ -27,7 +27,7 @@ from .kitti import project_root, written_beside
 
 MAX_DISPARITY = 0.3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NETWORKS = ("unet", "resnet18_md", "resnet50_md", *TORCHVISION)
+NETWORKS = ("unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION)
 
 
 def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -70,10 +70,11 @@ class UnetEncoder(nn.Module):
 class Residual(nn.Module):
     """A residual block: two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1 with four times the channels out.
 
-    Every shortcut is a 1x1 convolution, as in the authors' code, also where the input could pass as it is.
+    Every shortcut is a 1x1 convolution, as in the authors' code, also where the input could pass as it is; with
+    `identity` it then does pass.
     """
 
-    def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool):
+    def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool = False, identity: bool = False):
         super().__init__()
         channels_out = channels * 4 if bottleneck else channels
         if bottleneck:
@@ -83,11 +84,39 @@ class Residual(nn.Module):
             body = [conv_block(channels_in, channels, 3, stride)]
             last = nn.Conv2d(channels, channels_out, 3, padding=1, bias=False)
         self.body = nn.Sequential(*body, last, nn.BatchNorm2d(channels_out))
-        shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
-        self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(channels_out))
+        self.shortcut: nn.Module = nn.Identity()
+        if not (identity and stride == 1 and channels_in == channels_out):
+            shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(shortcut, nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.elu(self.body(x) + self.shortcut(x), inplace=True)
+
+
+class LightEncoder(nn.Module):
+    """Residual blocks on a stem that halves the picture at once: features 1/2 to 1/32.
+
+    A convolution at full size costs four times one at half size, and a picture's finest disparity edges are not worth
+    that on a CPU: the decoder of this encoder ends at 1/2.
+    """
+
+    first = 2
+    channels = (32, 64, 128, 224, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = self.channels
+        self.stem = nn.Sequential(conv_block(3, widths[0], 5, 2), conv_block(widths[0], widths[0]))
+        self.stages = nn.ModuleList(
+            nn.Sequential(Residual(a, b, 2), Residual(b, b, 1, identity=True)) for a, b in itertools.pairwise(widths)
+        )
+        self.stages[-1].append(Residual(widths[-1], widths[-1], 1, identity=True))  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.stem((x - 0.5) * 4)]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features
 
 
 class ResnetMdEncoder(nn.Module):
@@ -219,17 +248,19 @@ class DisparityHead(nn.Module):
 class Decoder(nn.Module):
     """From the coarsest feature to full size: upsample, convolve, join the skip, convolve; heads at 1/8, 1/4, 1/2, 1.
 
-    The coarser disparity, upsampled, is joined too, so each level refines the one before.
+    The coarser disparity, upsampled, is joined too, so each level refines the one before. With `finest` 1 the last
+    convolutions are those at 1/2, and the full-size disparity is theirs, interpolated.
     """
 
-    def __init__(self, skips: list[int], widths: list[int], first: int, start: float):
+    def __init__(self, skips: Sequence[int], widths: list[int], first: int, start: float, finest: int = 0):
         """`skips`: the encoder's channels, finest first; `widths`: this decoder's, for levels 1, 1/2, 1/4, ..."""
         super().__init__()
+        self.finest = finest
         self.levels = len(skips) if first == 2 else len(skips) - 1
         skip_at = ([0, *skips] if first == 2 else list(skips))[: self.levels]
         self.up, self.join, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels = skips[-1]
-        for level in reversed(range(self.levels)):
+        for level in reversed(range(finest, self.levels)):
             disparity = 2 if level < 3 else 0
             self.up.append(UpBlock(channels, widths[level]))
             self.join.append(conv_block(widths[level] + skip_at[level] + disparity, widths[level]))
@@ -254,6 +285,8 @@ class Decoder(nn.Module):
             x = join(torch.cat(parts, dim=1))
             if len(skips) < 4:
                 disparities.insert(0, self.heads[3 - len(skips)](x))
+        if self.finest:
+            disparities.insert(0, F.interpolate(disparities[0], tuple(size), mode="bilinear", align_corners=False))
         return disparities
 
 
@@ -263,7 +296,8 @@ class Monodepth(nn.Module):
     def __init__(self, encoder: nn.Module, widths: list[int], start_disparity: float, grey: bool, config: dict):
         super().__init__()
         self.encoder = encoder
-        self.decoder = Decoder(encoder.channels, widths, encoder.first, start_disparity)  # type: ignore[arg-type]
+        finest = 1 if isinstance(encoder, LightEncoder) else 0
+        self.decoder = Decoder(encoder.channels, widths, encoder.first, start_disparity, finest)  # type: ignore[arg-type]
         self.grey = grey
         self.config = config
         self.size: tuple[int, int] | None = None  # (height, width) it was trained at, known once loaded
@@ -284,7 +318,7 @@ def get_model(
     imagenet: bool = False,
     grey: bool = False,
 ) -> Monodepth:
-    """Makes a model by name: unet, resnet18_md, resnet50_md, or torchvision's resnet18, 34, 50, 101, 152.
+    """Makes a model by name: unet, unet_light, resnet18_md, resnet50_md, or torchvision's resnet18, 34, 50, 101, 152.
 
     `width` (unet) sets the channels, 64 for the full KITTI run; `start_disparity` what a fresh model answers, as a
     fraction of the width in (0, 0.3); `imagenet` (torchvision) starts from ImageNet weights, which are fetched;
@@ -303,6 +337,8 @@ def get_model(
     if name == "unet":
         encoder = UnetEncoder(width)
         widths = encoder.channels[:-1]
+    elif name == "unet_light":
+        encoder, widths = LightEncoder(), [0, 32, 48, 64, 128]
     elif name == "resnet18_md":
         encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
     elif name == "resnet50_md":

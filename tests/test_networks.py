@@ -295,7 +295,7 @@ def test_a_failed_write_leaves_the_old_weights_and_no_litter(tmp_path, tiny, mon
 
 
 def test_the_networks_the_readme_promises_are_there():
-    assert set(NETWORKS) == {"unet", "resnet18_md", "resnet50_md", *TORCHVISION}
+    assert set(NETWORKS) == {"unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION}
     assert set(TORCHVISION) == {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 
 
