@@ -1,22 +1,28 @@
 """The notebooks from the shell: `python -m monodepth_lib.batch 05_training -p epochs 2 --name mine`, or `all`.
 
 Executes notebooks with papermill into `output/<name>/`. What papermill lets pass is refused here: a parameter no
-notebook has, and a value of another type than the notebook's default.
+notebook has, and a value of another type than the notebook's default. `sweep FILE.yaml` makes many runs, one after
+another or one a device, and compares them on one page; see `read_sweep` for the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import json
 import logging
 import re
+import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
-from .kitti import project_path, project_root
+from .kitti import project_path, project_root, written_beside
 
 NOTEBOOKS = (
     "01_data_preparation",
@@ -27,6 +33,14 @@ NOTEBOOKS = (
     "06_testing",
     "07_gif",
 )
+# What belongs to the lab's recipe besides the settings of profile "full": taken with it when no data_dir is given.
+LAB = {
+    "data_dir": "data",
+    "train_drives": "lab",
+    "val_drives": "lab",
+    "test_drives": "lab",
+    "gif_drive": "2011_09_26_drive_0014_sync",
+}
 
 
 def notebook_path(name: str) -> Path:
@@ -60,95 +74,191 @@ def check_parameter(name: str, value: object, kind: str) -> object:
     raise ValueError(f"parameter {name} is {value!r}, but the notebook wants {kind}{hint}")
 
 
-def run(name: str, parameters: dict, output: Path) -> Path:
-    """Executes one notebook with the parameters it has into `output/<name>.ipynb`; its cells' text goes to the log.
+def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dict[str, dict]:
+    """What is handed to each notebook: of `parameters` those it has, checked; results go to `output`.
 
-    Returns the executed notebook. Raises what the notebook raises (papermill.PapermillExecutionError).
+    Those after 05 get the weights that it trains, and profile "full" brings the lab's drives, where nothing else is
+    given. Raises ValueError for a value of the wrong type and for a parameter that none of them has.
+    """
+    declared = {name: declared_parameters(notebook_path(name)) for name in names}
+    if unknown := sorted(map(str, set(parameters).difference(*declared.values()))):
+        known = ", ".join(dict.fromkeys(key for entries in declared.values() for key in entries))
+        raise ValueError(f"{' and '.join(names)}: no parameter is named {', '.join(unknown)}; there are {known}")
+    given = {"output_dir": str(output), **parameters}
+    if parameters.get("profile") == "full" and "data_dir" not in parameters:
+        given = {**LAB, **given}
+    taken = {}
+    for name, entries in declared.items():
+        taken[name] = {
+            key: check_parameter(key, given[key], kind) for key, (_, kind) in entries.items() if key in given
+        }
+        if name == "05_training":
+            given.setdefault("weights", str(Path(given["output_dir"]) / "weights.safetensors"))
+    return taken
+
+
+def run(name: str, parameters: dict, output: Path) -> Path:
+    """Executes one notebook into `output/<name>.ipynb`; what its cells print goes to standard output, nothing else.
+
+    Returns the executed notebook, which is saved after every cell and within long ones every 30 s. Raises what the
+    notebook raises (papermill.PapermillExecutionError) and, before it starts, ValueError as `take_parameters` does.
     """
     import papermill
 
     source = notebook_path(name)
-    declared = declared_parameters(source)
-    unknown = sorted(set(parameters) - set(declared))
-    if unknown:
-        raise ValueError(f"{source.name} has no parameter {', '.join(unknown)}; it has {', '.join(declared)}")
-    checked = {key: check_parameter(key, value, declared[key][1]) for key, value in parameters.items()}
+    taken = take_parameters([name], parameters, output)[name]
     output.mkdir(parents=True, exist_ok=True)
     target = output / source.name
+    for logger in ("translators", "utils"):  # would warn of what is checked here
+        logging.getLogger(f"papermill.{logger}").setLevel(logging.ERROR)
     papermill.execute_notebook(
         source,
         target,
-        checked,
+        taken,
         cwd=str(source.parent),
         kernel_name="python3",
-        log_output=True,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stdout,
         progress_bar=False,
         autosave_cell_every=30,
         store_widget_state=False,
         iopub_timeout=60,
+        extra_arguments=["--log-level=CRITICAL"],  # the kernel's own words: it warns of how it listens
     )
     return target
 
 
-def run_all(parameters: dict, output: Path) -> None:
-    """All seven in order; each takes the parameters it has, and 06 and 07 get the weights that 05 has just trained.
-
-    Raises ValueError for a parameter that none of them has.
-    """
-    declared = {name: declared_parameters(notebook_path(name)) for name in NOTEBOOKS}
-    unknown = sorted(set(parameters).difference(*declared.values()))
-    if unknown:
-        known = sorted(set().union(*declared.values()))
-        raise ValueError(f"no notebook has a parameter {', '.join(unknown)}; there are {', '.join(known)}")
-    for entries in declared.values():  # before the first one runs, not when its turn comes
-        for key in set(parameters) & set(entries):
-            check_parameter(key, parameters[key], entries[key][1])
-    given = {"output_dir": str(output), **parameters}
-    for name in NOTEBOOKS:
+def run_all(parameters: dict, output: Path, names: Sequence[str] = NOTEBOOKS) -> None:
+    """The notebooks in order, each with the parameters it has; all are checked before the first one runs."""
+    for name, taken in take_parameters(names, parameters, output).items():
         started = time.perf_counter()
-        if name == "06_testing":
-            given.setdefault("weights", str(Path(given["output_dir"]) / "weights.safetensors"))
-        run(name, {key: value for key, value in given.items() if key in declared[name]}, output)
+        run(name, taken, output)
         print(f"{name}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def only_output(record: logging.LogRecord) -> bool:
-    """Keeps what cells print, leaves out papermill's own lines and the names of figures."""
-    text = record.getMessage().strip()
-    noise = ("Executing Cell", "Ending Cell", "Input Notebook", "Output Notebook", "Working directory", "<Figure")
-    return bool(text) and not text.startswith(noise)
+# --- how a run ended ----------------------------------------------------------------------------------------------
+
+
+def read_status(folder: Path) -> dict:
+    """What `run_noted` left in `folder`: state, said (why not done), notebooks with their parameters, seconds."""
+    try:
+        return json.loads((folder / "status.json").read_text())
+    except FileNotFoundError:
+        return {"state": "waiting", "said": "", "notebooks": {}}
+    except ValueError as error:
+        raise ValueError(f"{folder / 'status.json'} cannot be read ({error}): remove it to run this again") from error
+
+
+def write_status(folder: Path, **changes) -> None:
+    with written_beside(folder / "status.json") as partial:
+        partial.write_text(json.dumps({**read_status(folder), **changes}, indent=1) + "\n")
+
+
+def sentence(error: BaseException) -> str:
+    """Why a run has not come to its end, on one line."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, KeyboardInterrupt):
+        return "before its end; what was saved is kept"
+    if isinstance(error, DeadKernelError):
+        return "the notebook's process was killed, as the system does when memory runs out: try a smaller batch_size"
+    if isinstance(error, papermill.PapermillExecutionError):
+        return " ".join(f"{error.ename}: {error.evalue}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def all_values(taken: dict[str, dict]) -> dict[str, dict]:
+    """Every parameter of every notebook: what is handed over, and the defaults of the others."""
+    defaults = {name: declared_parameters(notebook_path(name)) for name in taken}
+    return {name: {key: value for key, (value, _) in defaults[name].items()} | taken[name] for name in taken}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of `folder`. Raises BlockingIOError when there is one; the lock ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error
+
+
+def run_noted(names: Sequence[str], parameters: dict, output: Path) -> None:
+    """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises."""
+    with locked(output):
+        started = time.time()
+        values = all_values(take_parameters(names, parameters, output))
+        write_status(output, state="running", said="", notebooks=values, seconds=0.0)
+        try:
+            run_all(parameters, output, names)
+        except BaseException as error:
+            state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            with contextlib.suppress(OSError):  # a full disk has been said already
+                write_status(output, state=state, said=sentence(error), seconds=time.time() - started)
+            raise
+        write_status(output, state="done", seconds=time.time() - started)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def expand(names: Sequence[str]) -> Sequence[str]:
+    """`names` without .ipynb, or all seven for "all"."""
+    return NOTEBOOKS if list(names) == ["all"] else [name.removesuffix(".ipynb") for name in names]
+
+
+def stop_cleanly() -> None:
+    """Lets the end of a terminal session and `kill` do what Ctrl-C does, unless they are ignored (nohup)."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0 done, 1 a notebook failed, 2 wrong arguments."""
+    """The command line. Returns the exit status: 0 done, 1 a notebook failed, 2 wrong arguments, 130 stopped."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["sweep"]:
+        from .sweeps import main as main_sweep
+
+        return main_sweep(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m monodepth_lib.batch", description=__doc__)
-    parser.add_argument("notebook", help=f"{', '.join(NOTEBOOKS)}, or all")
+    parser.add_argument("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; all; or sweep FILE (sweep --help)")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, YAML")
     parser.add_argument("--name", default="run", help="the folder below output/ (default: run)")
     options = parser.parse_args(arguments)
     output = project_path("output") / options.name
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for name in ("translators", "utils"):
-        logging.getLogger(f"papermill.{name}").setLevel(logging.ERROR)
-    logging.getLogger("papermill").addFilter(only_output)
-
-    import papermill
-
+    names = expand(options.notebook)
     try:
         parameters = {name: yaml.safe_load(value) for name, value in options.p}
-        if options.notebook == "all":
-            run_all(parameters, output)
-        else:
-            run(options.notebook, parameters, output)
-    except papermill.PapermillExecutionError as error:
-        print(f"{error.ename}: {error.evalue} (the executed notebook is in {output})", file=sys.stderr)
-        return 1
+        take_parameters(names, parameters, output)
     except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
+
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
+    try:
+        run_noted(names, parameters, output)
+    except KeyboardInterrupt:
+        print(f"stopped; what was saved is in {output}, -p resume true goes on from a checkpoint", file=sys.stderr)
+        return 130
+    except BlockingIOError as error:  # another run's folder
+        print(f"{error}", file=sys.stderr)
+        return 2
+    except (PapermillExecutionError, DeadKernelError, OSError) as error:
+        print(f"{sentence(error)} (the executed notebook is in {output})", file=sys.stderr)
+        return 1
     print(f"results are in {output}")
     return 0
 
 
 if __name__ == "__main__":
+    stop_cleanly()
     sys.exit(main())

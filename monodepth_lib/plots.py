@@ -84,6 +84,31 @@ def history(rows: list[dict]) -> Figure:
     return figure
 
 
+CURVES = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    "val_abs_rel": "Abs Rel of vals",
+    "val_spread": "spread of the disparity",
+}
+
+
+def curves(histories: dict[str, list[dict]]) -> Figure:
+    """Several runs over the epochs, by name: a chart for each column of `CURVES` that a history has."""
+    shown = [key for key in CURVES if any(key in row for rows in histories.values() for row in rows)]
+    height = 3.6 + 0.25 * -(-len(histories) // 3)
+    figure, axes = plt.subplots(1, len(shown), figsize=(13, height), squeeze=False, layout="constrained")
+    for axis, key in zip(axes[0], shown, strict=True):
+        for index, (name, rows) in enumerate(histories.items()):
+            points = [(row["epoch"], row[key]) for row in rows if key in row]
+            style = ("-", "--", ":", "-.")[index // 10 % 4]  # there are ten colours
+            axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=name)
+        axis.set(title=CURVES[key], xlabel="epoch")
+        axis.locator_params(axis="x", integer=True)
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def figure_image(figure: Figure) -> Image.Image:
     """The figure as an RGB picture, drawn at once and closed: what a slider shows."""
     canvas = FigureCanvasAgg(figure)

@@ -192,7 +192,7 @@ def train(
     save_minutes: float = 10,
     compile: bool = False,
     sync_batch_norm: bool = True,
-    on_epoch: Callable[[Monodepth, int], None] | None = None,
+    on_epoch: Callable[[Monodepth, int], dict[str, float] | None] | None = None,
     log: Callable[[str], None] = print,
 ) -> list[dict]:
     """Trains with Adam and returns the history, one dict an epoch; one line an epoch goes to `log`.
@@ -203,7 +203,8 @@ def train(
     is lost when a run is killed. `resume` goes on from it where there is one and, on a CPU, ends with the very weights
     of a run that was never interrupted; without `resume` a run starts anew and replaces it. `stop_after` ends after
     that epoch of the run, with the schedule of all `epochs`. `on_epoch(model, epoch)` is called with the untrained
-    model (epoch 0) and after every epoch. `compile` hands the network and the loss to torch.compile.
+    model (epoch 0) and after every epoch, whose row of the history takes the numbers that it returns. `compile` hands
+    the network and the loss to torch.compile.
 
     In a process of a group (torch.distributed, see `main`) all processes train one model: each one's loader gives its
     share, gradients are averaged, and the first process writes, logs and calls `on_epoch`. On GPUs `sync_batch_norm`
@@ -281,6 +282,8 @@ def train(
         row = {"epoch": epoch + 1, "learning_rate": learning_rate * halve_twice(epoch * len(train_loader), steps)}
         row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
         row["seconds"] = time.perf_counter() - started
+        if on_epoch:
+            row |= on_epoch(model, epoch + 1) or {}
         history.append(row)
         mean, seconds = Mean(), 0.0
         if low_spread(history):
@@ -292,8 +295,6 @@ def train(
         checkpoints.write_history(history)
         said = f"  val {validated['loss']:.3f}" if validated else ""
         log(f"epoch {epoch + 1:>3}/{epochs}  train {trained['loss']:.3f}{said}  {row['seconds']:.1f} s{' *' * best}")
-        if on_epoch:
-            on_epoch(model, epoch + 1)
     return history
 
 

@@ -1,12 +1,19 @@
 """Notebooks from the shell: parameters are checked before anything runs."""
 
-import logging
+import itertools
+import json
 
+import nbformat
 import papermill
 import pytest
-from synthetic import write_notebook
+import torch
+from nbclient.exceptions import DeadKernelError
+from synthetic import make_drive, write_notebook
 
-from monodepth_lib import batch
+from monodepth_lib import batch, kitti, training
+from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.losses import MonodepthLoss
+from monodepth_lib.networks import get_model
 
 PARAMETERS = """
 data_dir = "data/sample"  # a folder
@@ -24,8 +31,7 @@ def notebook(tmp_path, monkeypatch):
     path = write_notebook(tmp_path / "05_training.ipynb", PARAMETERS)
     monkeypatch.setattr(batch, "notebook_path", lambda name: path)
     monkeypatch.setattr(batch, "project_path", lambda folder: tmp_path / folder)
-    yield path
-    logging.getLogger("papermill").removeFilter(batch.only_output)
+    return path
 
 
 @pytest.fixture
@@ -104,7 +110,7 @@ def test_a_number_that_yaml_reads_as_text_is_explained():
 
 
 def test_run_refuses_what_the_notebook_lacks_and_passes_the_rest(notebook, executed, tmp_path):
-    with pytest.raises(ValueError, match=r"05_training\.ipynb has no parameter epoch; it has data_dir, epochs"):
+    with pytest.raises(ValueError, match="05_training: no parameter is named epoch; there are data_dir, epochs"):
         batch.run("05_training", {"epoch": 1}, tmp_path / "out")
     assert executed == []
     assert batch.run("05_training", {"epochs": 2, "rate": 1}, tmp_path / "out") == tmp_path / "out/05_training.ipynb"
@@ -112,7 +118,7 @@ def test_run_refuses_what_the_notebook_lacks_and_passes_the_rest(notebook, execu
 
 
 def test_run_all_refuses_what_no_notebook_has(notebook, executed, tmp_path):
-    with pytest.raises(ValueError, match="no notebook has a parameter epoch; there are data_dir"):
+    with pytest.raises(ValueError, match="no parameter is named epoch; there are data_dir"):
         batch.run_all({"epoch": 1}, tmp_path)
     assert executed == []
 
@@ -120,6 +126,7 @@ def test_run_all_refuses_what_no_notebook_has(notebook, executed, tmp_path):
 def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
     declared = dict.fromkeys(batch.NOTEBOOKS, "output_dir = 'x'\nseed = 0")
     declared["06_testing"] = declared["07_gif"] = "output_dir = 'x'\nweights = 'unet_sample'"
+    declared["04_networks"] += "\nweights = 'unet_sample'"  # before 05: not those that it will train
     for name, text in declared.items():
         write_notebook(tmp_path / f"{name}.ipynb", text)
     monkeypatch.setattr(batch, "notebook_path", lambda name: tmp_path / f"{name}.ipynb")
@@ -127,6 +134,7 @@ def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "run", lambda name, parameters, output: calls.update({name: parameters}))
     batch.run_all({"seed": 7}, tmp_path / "out")
     assert tuple(calls) == batch.NOTEBOOKS
+    assert calls["04_networks"] == {"output_dir": str(tmp_path / "out"), "seed": 7}
     assert calls["05_training"] == {"output_dir": str(tmp_path / "out"), "seed": 7}
     weights = str(tmp_path / "out/weights.safetensors")
     assert calls["06_testing"] == calls["07_gif"] == {"output_dir": str(tmp_path / "out"), "weights": weights}
@@ -135,6 +143,126 @@ def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
 def test_an_unknown_notebook_is_named_with_those_there_are():
     with pytest.raises(FileNotFoundError, match=r"'08_more'; there are 01_data_preparation.*'all'"):
         batch.notebook_path("08_more")
+
+
+def test_one_notebook_writes_to_the_runs_folder_unless_told_otherwise(tmp_path):
+    path = write_notebook(tmp_path / "06_testing.ipynb", "output_dir = 'output/06'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "notebook_path", lambda name: path)
+        for given, folder in (({}, str(tmp_path / "mine")), ({"output_dir": "there"}, "there")):
+            assert batch.take_parameters(["06"], given, tmp_path / "mine") == {"06": {"output_dir": folder}}
+
+
+def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_path):
+    taken = batch.take_parameters(batch.NOTEBOOKS, {"profile": "full", "val_drives": "none"}, tmp_path)
+    assert {values["profile"] for values in taken.values()} == {"full"}
+    assert {values["data_dir"] for values in taken.values()} == {"data"}
+    drives = {"train_drives": "lab", "val_drives": "none", "test_drives": "lab"}
+    assert {key: taken["05_training"][key] for key in drives} == drives
+    assert taken["07_gif"]["gif_drive"] == "2011_09_26_drive_0014_sync"
+    assert taken["07_gif"]["weights"] == str(tmp_path / "weights.safetensors")
+    for parameters in ({"profile": "full", "data_dir": "mine"}, {"profile": "class"}, {}):
+        taken = batch.take_parameters(batch.NOTEBOOKS, parameters, tmp_path)
+        assert "train_drives" not in taken["05_training"] and "gif_drive" not in taken["07_gif"]
+
+
+def test_two_steps_of_profile_full(tmp_path):
+    """The lab's network at the lab's size on drives of its split; one picture a step instead of eight."""
+    for drive in kitti.SPLITS["lab"]["train"]:
+        make_drive(tmp_path / drive, range(1))
+    full = training.settings("full", batch_size=1, workers=0)
+    size = full["height"], full["image_width"]
+    loader = prepare_dataloader(tmp_path, "train", "lab", size=size, batch_size=full["batch_size"], seed=0)
+    model = get_model(full["model"], width=full["width"])
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), full["learning_rate"], fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: training.halve_twice(step, 100))
+    precision = training.pick_precision(full["precision"], torch.device("cpu"))
+    torch.set_num_threads(2)
+    try:
+        two = itertools.islice(loader, 2)
+        mean = training.Mean()
+        means = training.train_one_epoch(
+            model, two, MonodepthLoss(), optimizer, scheduler, torch.device("cpu"), precision, mean=mean
+        )
+    finally:
+        torch.set_num_threads(1)
+    assert (mean.steps, mean.count) == (2, 2)
+    training.check_finite(model, means.values())
+    assert not any(map(torch.equal, before, model.parameters()))
+
+
+# --- the log, and how a run ended ---
+
+TALKING = """
+import sys, warnings
+from IPython.display import HTML, display
+display(HTML("<b>rich</b>"))
+for epoch in range(1, 4):
+    print(f"epoch {epoch:>3}/3  train 0.5")
+print("a warning", file=sys.stderr)
+if fail:
+    raise FloatingPointError("the loss is not finite\\nin epoch 3")
+1 + 1
+"""
+
+
+@pytest.fixture
+def talking(tmp_path, monkeypatch):
+    path = write_notebook(tmp_path / "05_training.ipynb", "fail = False\noutput_dir = 'x'", TALKING)
+    monkeypatch.setattr(batch, "notebook_path", lambda name: path)
+    monkeypatch.setattr(batch, "project_path", lambda folder: tmp_path / folder)
+    return tmp_path / "output/run"
+
+
+def test_the_log_is_what_cells_print_and_a_failure_is_one_sentence(talking, capfd):
+    assert batch.main(["05_training", "-p", "fail", "true"]) == 1
+    said = capfd.readouterr()
+    assert said.out.splitlines() == [*(f"epoch   {epoch}/3  train 0.5" for epoch in (1, 2, 3)), "a warning"]
+    sentence = "FloatingPointError: the loss is not finite in epoch 3"
+    assert said.err == f"{sentence} (the executed notebook is in {talking})\n"
+    status = batch.read_status(talking)
+    assert (status["state"], status["said"]) == ("failed", sentence)
+    assert status["notebooks"] == {"05_training": {"fail": True, "output_dir": str(talking)}}
+    executed = nbformat.read(talking / "05_training.ipynb", 4)
+    assert any("epoch   3/3" in str(cell.get("outputs")) for cell in executed.cells)
+
+
+@pytest.mark.parametrize(
+    "error, code, state, said",
+    [
+        (None, 0, "done", ""),
+        (KeyboardInterrupt(), 130, "stopped", "before its end; what was saved is kept"),
+        (OSError("output/run/last.pt could not be written"), 1, "failed", "OSError: output/run/last.pt could not"),
+        (DeadKernelError("Kernel died"), 1, "failed", "when memory runs out: try a smaller batch_size"),
+    ],
+)
+def test_every_end_has_a_status_and_an_exit_code(notebook, tmp_path, monkeypatch, error, code, state, said):
+    def end(*_, **__):
+        assert batch.read_status(tmp_path / "output/run")["state"] == "running"
+        if error:
+            raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", end)
+    assert batch.main(["05_training.ipynb", "-p", "epochs", "2"]) == code
+    status = batch.read_status(tmp_path / "output/run")
+    assert status["state"] == state and said in status["said"] and "\n" not in status["said"]
+    assert status["notebooks"]["05_training"]["epochs"] == 2
+    assert status["notebooks"]["05_training"]["seed"] == 0
+
+
+def test_a_new_start_forgets_why_the_last_one_failed(notebook, executed, tmp_path):
+    batch.write_status(tmp_path / "output/run", state="failed", said="ValueError: no")
+    assert batch.main(["05_training"]) == 0
+    assert json.loads((tmp_path / "output/run/status.json").read_text())["said"] == ""
+
+
+def test_two_runs_cannot_share_a_folder(notebook, executed, tmp_path, capsys):
+    with batch.locked(tmp_path / "output/run"):
+        assert batch.main(["05_training"]) == 2
+        assert executed == [] and "output/run is in use by another run" in capsys.readouterr().err
+        assert batch.main(["05_training", "--name", "other"]) == 0
+    assert batch.main(["05_training"]) == 0
 
 
 # --- the exit status ---
@@ -149,11 +277,12 @@ def test_main_returns_0_when_done(notebook, executed, capsys):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["05_training", "-p", "epoch", "2"], "no parameter epoch"),
+        (["05_training", "-p", "epoch", "2"], "no parameter is named epoch"),
         (["05_training", "-p", "epochs", "two"], "epochs is 'two'"),
         (["05_training", "-p", "learning_rate", "1e-4"], r"write 1.0e-4"),
         (["05_training", "-p", "epochs", "{"], "expected"),
-        (["all", "-p", "epoch", "2"], "no notebook has a parameter epoch"),
+        (["all", "-p", "epoch", "2"], "no parameter is named epoch"),
+        (["05_training", "06_testing", "-p", "rate", "high"], "rate is 'high'"),
     ],
 )
 def test_main_returns_2_for_wrong_arguments_and_runs_nothing(notebook, executed, capsys, arguments, named):

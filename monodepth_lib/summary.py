@@ -1,0 +1,175 @@
+"""The runs of a sweep on one page, `summary.html`: a table, curves, and one picture as every run sees it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import kitti, plots
+from .batch import read_status
+from .data import read_picture
+from .kitti import project_path, written_beside
+from .sweeps import Run
+from .training import read_history
+
+# The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
+HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "d1": ("d1", True), "d1_all": ("D1-all", False)}
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The rows of a run's metrics.json, best answer first: post-processed where there is one; [] without a truth."""
+    try:
+        means = json.loads((folder / "metrics.json").read_text())["means"]
+    except FileNotFoundError:
+        return []
+    return sorted(means, key=lambda row: row["name"] != "post-processed")
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """The parameters that are not the same in all runs."""
+    keys = dict.fromkeys(key for one in runs for key in one.parameters)
+    return [key for key in keys if any(one.parameters.get(key) != runs[0].parameters.get(key) for one in runs)]
+
+
+def compare(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """The heads of a table and a row of text for each run: settings, state, losses, metrics, minutes of training.
+
+    The best of every column bears a star. Below them stands the baseline that does not look, where it was measured.
+    """
+    settings = varied(runs)
+    numbers: list[dict[str, float]] = []  # of each run, by head
+    for one in runs:
+        rows = read_history(one.folder / "history.csv") if (one.folder / "history.csv").is_file() else []
+        values = {}
+        if rows:
+            values["epochs"], values["train"] = rows[-1]["epoch"], rows[-1]["train_loss"]
+            values["minutes"] = sum(row["seconds"] for row in rows) / 60
+            if losses := [row["val_loss"] for row in rows if "val_loss" in row]:
+                values["vals, lowest"] = min(losses)
+        for row in read_metrics(one.folder)[:1]:
+            values |= {head: row[key] for key, (head, _) in HEADS.items()}
+        numbers.append(values)
+    highest = {head for head, better in HEADS.values() if better}
+    heads = ["epochs", "minutes", "train", "vals, lowest", *(head for head, _ in HEADS.values())]
+    heads = [head for head in heads if any(head in values for values in numbers)]
+    best = {}
+    for head in set(heads) - {"epochs", "minutes"}:
+        there = [values[head] for values in numbers if head in values]
+        best[head] = max(there) if head in highest else min(there)
+
+    def text(values: dict, head: str) -> str:
+        if head not in values:
+            return "–"
+        shown = f"{values[head]:.0f}" if head == "epochs" else f"{values[head]:.{1 if head == 'minutes' else 3}f}"
+        return shown + (" *" if values[head] == best.get(head) and len(runs) > 1 else "")
+
+    lines: list[list[str]] = []
+    for one, values in zip(runs, numbers, strict=True):
+        chosen = [str(one.parameters.get(key, "–")) for key in settings]
+        lines.append([one.name, *chosen, read_status(one.folder)["state"], *(text(values, head) for head in heads)])
+    baselines = [row for one in runs for row in read_metrics(one.folder) if row["name"].startswith("baseline")]
+    for row in baselines[:1]:
+        values = {head: row[key] for key, (head, _) in HEADS.items()}
+        lines.append([row["name"], *("" for _ in settings), "", *(text(values, head).strip("– *") for head in heads)])
+    return ["run", *settings, "state", *heads], lines
+
+
+def same_picture(runs: Sequence[Run]) -> tuple[list, list[str]]:
+    """One test picture and what every run says of it: images and titles for `plots.grid`; empty without predictions."""
+    maps: dict[str, dict[str, np.ndarray]] = {}  # run -> picture -> disparity
+    for one in runs:
+        for folder in (one.folder, one.folder / "test"):  # where 06 and 05 leave them
+            if (folder / "names.json").is_file() and (folder / "disparities_pp.npy").is_file():
+                array = np.load(folder / "disparities_pp.npy", mmap_mode="r")
+                maps[one.name] = dict(zip(json.loads((folder / "names.json").read_text()), array, strict=False))
+                break
+    if not maps:
+        return [], []
+    names = list(next(iter(maps.values())))
+    name = names[len(names) // 2]
+    pictures: list[Image.Image] = []
+    for values in runs[0].values().values():
+        with contextlib.suppress(KeyError, OSError, ValueError):  # the data may be elsewhere by now
+            root = project_path(values["data_dir"])
+            pairs = kitti.select_pairs(root, "test", values["test_drives"], values["cameras"])
+            pictures = [read_picture({pair.name: pair.left for pair in pairs}[name])]
+    images = [Image.fromarray(np.asarray(found[name])) for found in maps.values() if name in found]
+    size = (pictures or images)[0].size  # of all, whatever the networks' sizes: fractions of the width stay as they are
+    images = [image.resize(size, Image.Resampling.BILINEAR) for image in images]
+    titles = [one for one, found in maps.items() if name in found]
+    return [*pictures, *map(np.asarray, images)], [name] * len(pictures) + titles
+
+
+def picture_tag(image: Image.Image, words: str) -> str:
+    """A picture within the page itself."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }}
+table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .25em .8em; border-bottom: 1px solid #ccc }}
+td, th {{ white-space: nowrap }} td {{ text-align: right }} td:first-child, th {{ text-align: left }}
+.best {{ font-weight: bold }}
+img {{ max-width: 100% }}
+</style>
+<h1>{title}</h1>
+{parts}
+</html>
+"""
+
+
+def write_summary(runs: Sequence[Run]) -> Path:
+    """`summary.html` in the folder of the sweep: table, why some failed, curves, one picture as every run sees it."""
+    states = [read_status(one.folder)["state"] for one in runs]
+    title = runs[0].folder.parent.name
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    heads, lines = compare(runs)
+    escape = html.escape
+    cells = ["<tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"]
+    for line in lines:
+        marks = (f'<td class="best">{escape(x)}</td>' if x.endswith(" *") else f"<td>{escape(x)}</td>" for x in line)
+        cells.append(f"<tr>{''.join(marks)}</tr>")
+    parts = [
+        f"<p>{len(runs)} run{'s' * (len(runs) > 1)}: {counts}.</p>",
+        f"<table>{''.join(cells)}</table>",
+        "<p>train, vals: the loss of the last epoch, and the lowest one of vals. Abs Rel, RMSE, D1-all: lower is "
+        "better; d1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that "
+        "differ in their seed alone show how much of a difference is chance.</p>",
+    ]
+    for one in runs:
+        if said := read_status(one.folder)["said"]:
+            parts.append(f"<p><b>{escape(one.name)}</b>: {escape(said)}</p>")
+    histories = {one.name: one.folder / "history.csv" for one in runs}
+    if there := {name: read_history(path) for name, path in histories.items() if path.is_file()}:
+        parts += ["<h2>Epoch by epoch</h2>", picture_tag(plots.chart(plots.curves(there)), "curves")]
+    images, titles = same_picture(runs)
+    if images:
+        maps = [image for image in images if isinstance(image, np.ndarray)]
+        limits = [(0, max(float(np.percentile(image, 99)) for image in maps))] * len(images)
+        figure = plots.grid(images, titles, columns=min(len(images), 3), limits=limits)
+        parts += ["<h2>One test picture</h2>", "<p>Bright is near; the colours mean the same in all of them.</p>"]
+        parts.append(picture_tag(plots.figure_image(figure), "disparities"))
+    path = runs[0].folder.parent / "summary.html"
+    with written_beside(path) as partial:
+        partial.write_text(PAGE.format(title=escape(title), parts="\n".join(parts)), encoding="utf-8")
+    return path
+
+
+def table(heads: list[str], lines: list[list[str]]) -> str:
+    """Aligned text, for the terminal."""
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(x.ljust(n) for x, n in zip(line, widths, strict=True)).rstrip() for line in [heads, *lines]
+    )
