@@ -119,6 +119,9 @@ def workers_rows(options: Options, drive: Path, size: tuple[int, int], cache: Pa
         for workers, values in speeds.items():
             rows.append(Row("2 load", f"{what}: {workers} workers", "pairs/s", values))
         doubled = median(speeds[2]) / median(speeds[1])
+        if doubled <= 1:
+            rows[-1].note = "such a batch is sooner made than handed from process to process: workers=0 is fastest"
+            continue
         note = f"estimate: one worker's rate, times {doubled:.2f} (two workers' gain, measured here) for each doubling"
         eight = median(speeds[1]) * doubled ** math.log2(8)
         rows.append(Row("2 load", f"{what}: 8 workers on 8 cores", "pairs/s", [eight], note=note))

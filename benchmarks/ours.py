@@ -32,6 +32,23 @@ def training_step(
     return step
 
 
+def network_step(name: str, width: int, left: Tensor, state: dict) -> Callable[[], object]:
+    """The same step without a loss: the network forward and backward, and Adam."""
+    network = networks.get_model(name, width=width)
+    network.load_state_dict(state)
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+    images = left.contiguous(memory_format=torch.channels_last)
+    slopes = [torch.full_like(map_, 1e-6) for map_ in network(images)]
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(network(images), slopes)
+        optimizer.step()
+
+    return step
+
+
 def loader(
     drive: Path, size: tuple[int, int], batch_size: int, augment: bool, cache: Path | None = None, workers: int = 0
 ) -> DataLoader:

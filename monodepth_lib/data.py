@@ -37,7 +37,8 @@ def read_picture(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith("I"):
                 return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         remedy = "fetch it again"
         if isinstance(error, PermissionError):
@@ -170,7 +171,8 @@ class StereoDrives(Dataset):
     def random_choices(self, index: int) -> Iterator[None]:
         """Within it, torch draws the numbers of this (seed, epoch, index)."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]))
+            seed = int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0])
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also note it for GPUs, in a growing list
             yield
 
 

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -116,6 +117,21 @@ def test_all_seven_on_the_sample(tmp_path):
     assert json.loads((output / "names.json").read_text()) == [pair.name for pair in pairs]
     # 06 measured the weights that 05 had just trained, not those of models/
     assert "run/weights.safetensors" in json.loads((output / "metrics.json").read_text())["weights"]
+
+
+def test_all_seven_on_pictures_of_ones_own(tmp_path):
+    """Folders left and right, one camera file, and no true depth anywhere."""
+    data = tmp_path / "mine"
+    for side, count in (("train", 8), ("vals", 4), ("test", 4)):
+        drive = next(iter(sorted((ROOT / "data/sample" / side).iterdir())))
+        for pair in kitti.find_pairs(drive)[:count]:
+            for view, path in (("left", pair.left), ("right", pair.right)):
+                copy = data / side / f"street_{side}" / view / f"{view}_{path.stem}{path.suffix}"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+    (data / "camera.json").write_text('{"focal_px": 721.5, "baseline_m": 0.54, "width": 1242}')
+    output = run_all(tmp_path, data_dir=str(data), gif_drive="street_test")
+    check_results(output, "street_test", 4, scored=False)
 
 
 REAL = os.environ.get("MONODEPTH_KITTI")
