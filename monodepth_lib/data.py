@@ -172,7 +172,7 @@ class StereoDrives(Dataset):
         """Within it, torch draws the numbers of this (seed, epoch, index)."""
         with torch.random.fork_rng(devices=[]):
             seed = int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0])
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also note it for GPUs, in a growing list
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes it for GPUs, in a growing list
             yield
 
 

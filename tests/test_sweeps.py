@@ -366,7 +366,7 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
     images, titles = summary.same_picture([one])
     assert titles == ["2020_01_01_drive_0004_sync/0000000002", "small"] and images[1].shape == (32, 96)
     assert (tmp_path / "output/one/summary.html").read_text().count("<img") == 2
-    for file in ("05_training.ipynb", "last.pt", "weights.safetensors", "history.csv", "status.json"):
+    for file in ("05_training.ipynb", "last.pt", "weights.safetensors", "history.csv", "status.json", "metrics.json"):
         assert (one.folder / file).is_file()
 
 
