@@ -33,6 +33,7 @@ NOTEBOOKS = (
     "06_testing",
     "07_gif",
 )
+SHORT = {"model": "model_name"}  # a parameter's other name; in a notebook, `model` is the network itself
 # What belongs to the lab's recipe besides the settings of profile "full": taken with it when no data_dir is given.
 LAB = {
     "data_dir": "data",
@@ -81,6 +82,7 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
     given. Raises ValueError for a value of the wrong type and for a parameter that none of them has.
     """
     declared = {name: declared_parameters(notebook_path(name)) for name in names}
+    parameters = {SHORT.get(name, name): value for name, value in parameters.items()}
     if unknown := sorted(map(str, set(parameters).difference(*declared.values()))):
         known = ", ".join(dict.fromkeys(key for entries in declared.values() for key in entries))
         raise ValueError(f"{' and '.join(names)}: no parameter is named {', '.join(unknown)}; there are {known}")

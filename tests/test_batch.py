@@ -153,6 +153,11 @@ def test_one_notebook_writes_to_the_runs_folder_unless_told_otherwise(tmp_path):
             assert batch.take_parameters(["06"], given, tmp_path / "mine") == {"06": {"output_dir": folder}}
 
 
+def test_model_is_short_for_model_name(tmp_path):
+    taken = batch.take_parameters(["05_training"], {"epochs": 50, "model": "unet"}, tmp_path)
+    assert taken["05_training"] == {"epochs": 50, "model_name": "unet", "output_dir": str(tmp_path)}
+
+
 def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_path):
     taken = batch.take_parameters(batch.NOTEBOOKS, {"profile": "full", "val_drives": "none"}, tmp_path)
     assert {values["profile"] for values in taken.values()} == {"full"}
