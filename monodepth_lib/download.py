@@ -617,10 +617,10 @@ def download(
 
     `names`: see `named_drives`, or several parted by commas; `parts`: folders of a drive, or ("all",). What is there
     already is not fetched again, drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are
-    stored as JPEG, which is smaller and loses detail; what that costs in metrics has not been measured. `dry_run` stops
-    after the sizes; `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the
-    others. Raises ConnectionError when the server cannot be reached at all, OSError when the space does not suffice,
-    ValueError for wrong arguments.
+    stored as JPEG, which is smaller and loses detail (README says what that costs). `dry_run` stops after the sizes;
+    `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the others. Raises
+    ConnectionError when the server cannot be reached at all, OSError when the space does not suffice, ValueError for
+    wrong arguments.
     """
     if jpeg is not None and not 1 <= jpeg <= 95:
         raise ValueError(f"jpeg is {jpeg}; the quality must be from 1 to 95, such as 92")
