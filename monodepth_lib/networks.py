@@ -101,6 +101,7 @@ class LightEncoder(nn.Module):
     """
 
     first = 2
+    finest = 1  # where the decoder ends
     channels = (32, 64, 128, 224, 256)
 
     def __init__(self) -> None:
@@ -296,7 +297,7 @@ class Monodepth(nn.Module):
     def __init__(self, encoder: nn.Module, widths: list[int], start_disparity: float, grey: bool, config: dict):
         super().__init__()
         self.encoder = encoder
-        finest = 1 if isinstance(encoder, LightEncoder) else 0
+        finest = getattr(encoder, "finest", 0)
         self.decoder = Decoder(encoder.channels, widths, encoder.first, start_disparity, finest)  # type: ignore[arg-type]
         self.grey = grey
         self.config = config
