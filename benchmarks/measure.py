@@ -76,6 +76,15 @@ def in_turn(contenders: Mapping[str, Callable[[], object]], options: Options) ->
     return seconds
 
 
+def second(step: Callable[[], object], context: contextlib.AbstractContextManager | None = None) -> float:
+    """The seconds of the second of two calls, both inside `context`: the first has taken what memory they need."""
+    with context or contextlib.nullcontext():
+        step()
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without prints and warnings, as of old code under a new torch."""

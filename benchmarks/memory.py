@@ -13,20 +13,31 @@ CASES = [("resnet18_md", 64, (256, 512), 4), ("resnet18_md", 64, (256, 512), 8),
 NOTE = "less what importing torch takes; with what each imports beside it"
 STEPS = """
 {imports}
+import contextlib
 import torch
 torch.manual_seed(0)
 left = torch.rand({batch}, 3, *{size})
 right = left.roll(-8, -1)
 step = {make}
-for _ in range(3):
-    step()
+with {context}:
+    for _ in range(3):
+        step()
 """
-CONTENDERS = {  # what each imports, and its step
-    "ours": ("from benchmarks import ours", "ours.training_step({name!r}, {width}, left, right)"),
-    "reference": ("from benchmarks import reference", "reference.training_step({name!r}, {width}, left, right)"),
+CONTENDERS = {  # what each imports, its step, and what the steps run in
+    "ours": (
+        "from benchmarks import ours\nfrom monodepth_lib.memory import kept_memory",
+        "ours.training_step({name!r}, {width}, left, right)",
+        "kept_memory()",
+    ),
+    "reference": (
+        "from benchmarks import reference",
+        "reference.training_step({name!r}, {width}, left, right)",
+        "contextlib.nullcontext()",
+    ),
     "base code": (
         "from benchmarks.peer import Peer\npeer = Peer({peer!r})\npeer.module('utils'), peer.module('loss')",
         "peer.training_step({name!r}, left, right)",
+        "contextlib.nullcontext()",
     ),
 }
 PRINT_PEAK = "\nfrom benchmarks.measure import memory\nprint(memory())"
@@ -47,8 +58,9 @@ def run(options: Options, peer: Peer | None) -> list[Row]:
         for _ in range(options.repeats):
             torch_alone = peak("import torch")
             for key, values in used.items():
-                imports, make = (text.format(**facts) for text in CONTENDERS[key])
-                values.append(peak(STEPS.format(imports=imports, make=make, **facts)) - torch_alone)
+                imports, make, context = (text.format(**facts) for text in CONTENDERS[key])
+                code = STEPS.format(imports=imports, make=make, context=context, **facts)
+                values.append(peak(code) - torch_alone)
         network = f"unet of width {width}" if name == "unet" else name
         what = f"{network}, {size[0]}x{size[1]}, batch {batch}: peak of a step"
         for other in ("base code", "reference"):
@@ -62,7 +74,7 @@ def import_rows(peer: Peer | None) -> list[Row]:
     """What each imports beside torch, which the peaks of a step hold as well."""
     rows = []
     torch_alone = peak("import torch")
-    for key, (imports, _) in CONTENDERS.items():
+    for key, (imports, *_) in CONTENDERS.items():
         if key != "base code" or peer:
             used = peak("import torch\n" + imports.format(peer=str(peer.folder) if peer else "")) - torch_alone
             rows.append(Row("4 memory", f"imports beside torch, {key}", "MB", [used]))

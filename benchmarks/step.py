@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from monodepth_lib.memory import kept_memory
+
 from . import ours, reference
-from .measure import Options, Row, in_turn, rates
+from .measure import Options, Row, in_turn, rates, second
 from .peer import Peer
 from .pictures import make_drive
 
@@ -76,10 +78,16 @@ def measure_case(
         step()
     with Convolutions() as done_plainly:
         plain_step()
-    contenders: dict[str, Callable] = {"ours": step, "reference": plain_step}
-    contenders["no loss"] = ours.network_step(name, width, left, weights)
+    no_loss = ours.network_step(name, width, left, weights)
+    contenders: dict[str, Callable] = {
+        "ours": lambda: second(step, kept_memory()),  # as in `training.train`
+        "reference": lambda: second(plain_step),
+        "no loss": lambda: second(no_loss, kept_memory()),
+    }
     if peer and name == "resnet18_md":
-        contenders["base code"] = peer.training_step(name, left, right)
+        their_step = peer.training_step(name, left, right)
+        contenders["base code"] = lambda: second(their_step)
+        contenders["base code, kept memory"] = lambda: second(their_step, kept_memory())
     best: list[float] = []
 
     def convolutions() -> float:
@@ -90,13 +98,13 @@ def measure_case(
     seconds = in_turn({**contenders, "convolutions": convolutions}, options)
     alone = median(seconds["convolutions"])
     rows = []
-    for other in ("base code", "reference"):
+    for other in ("base code", "base code, kept memory", "reference"):
         if other not in contenders:
             continue
         target = ">= 1.5" if name == "unet" else ">= 2.0" if other == "base code" or peer is None else ""
         floor = f"{median(seconds[other]) / median(seconds['no loss']):.2f} times if our loss took no time, "
         floor += f"{median(seconds[other]) / alone:.2f} if only our convolutions took time"
-        note = f"{floor}; {OTHER_LAYERS}" if other == "base code" else floor
+        note = f"{floor}; {OTHER_LAYERS}" if other.startswith("base code") else floor
         speeds = (rates(seconds[key], batch) for key in ("ours", other))
         rows.append(Row("1 step", what, "pictures/s", next(speeds), other, next(speeds), target, note))
     operations, plain = (sum(call[2] for call in calls) for calls in (done.calls, done_plainly.calls))

@@ -21,6 +21,7 @@ from monodepth_lib import kitti, testing, training
 from monodepth_lib.data import CachedDrives, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.losses import MonodepthLoss
+from monodepth_lib.memory import kept_memory
 from monodepth_lib.networks import Monodepth, count_parameters, save_model
 from monodepth_lib.transforms import AugmentImagePair, RandomFlip
 
@@ -157,6 +158,7 @@ def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.ra
     return graft(batch, recipe.graft, rng)
 
 
+@kept_memory()
 def train(
     row: str, recipe: Recipe, pictures: Pictures, output: Path, *, seed: int = 0, minutes: float = 10.0,
     steps: int | None = None, every: int = 0, save_minutes: float = 0.5, log: Callable[[str], None] = print,

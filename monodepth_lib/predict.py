@@ -44,6 +44,7 @@ from tqdm import tqdm
 from . import depth, gif, testing
 from .data import pick_device, read_picture, write_npy_header
 from .kitti import project_path, read_camera_file, written_beside
+from .memory import kept_memory
 from .networks import MAX_DISPARITY, Monodepth, for_prediction, load_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -408,6 +409,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@kept_memory()
 def run(
     stems: dict[Path, Path],
     predict: Callable[[list[Image.Image]], Tensor],

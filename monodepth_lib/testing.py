@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from . import depth, kitti
 from .data import StereoDrives, pick_device, read_picture, to_device, write_npy_header
+from .memory import kept_memory
 from .networks import Monodepth, for_prediction, load_model, weights_path
 from .transforms import image_transforms
 
@@ -114,8 +115,9 @@ def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iter
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
         )
-    for batch in loader:
-        yield batch["name"], *predict(model, to_device(batch, target)["left_image"])
+    with kept_memory():
+        for batch in loader:
+            yield batch["name"], *predict(model, to_device(batch, target)["left_image"])
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------

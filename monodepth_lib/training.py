@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from .data import pick_device, prepare_dataloader, set_epoch, to_device
 from .kitti import check_split, project_path, select_drives, written_beside
 from .losses import MonodepthLoss
+from .memory import kept_memory
 from .networks import Monodepth, get_model, save_model
 
 CHECKPOINT_VERSION = 2  # of what lies in last.pt; a file of another one is refused
@@ -175,6 +176,7 @@ def validate(
     return mean.read()
 
 
+@kept_memory()
 def train(
     model: Monodepth,
     train_loader: DataLoader,
