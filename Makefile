@@ -45,7 +45,7 @@ notebooks: setup  ## run all notebooks with their defaults and store them, clean
 	$(BIN)/python tools/store_notebooks.py
 
 model: setup  ## train models/unet_sample anew, with 05's defaults, and write its card
-	$(BIN)/python tools/make_model.py
+	$(BIN)/python tools/make_model.py sample
 
 lock:  ## write requirements.txt from a fresh installation of pyproject.toml (ARGS: versions to hold, as pip takes them)
 	$(PYTHON) tools/lock.py $(ARGS)

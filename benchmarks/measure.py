@@ -118,7 +118,7 @@ def memory(key: str = "VmHWM") -> float:
 
 
 def machine(threads: int) -> dict:
-    """Where and when: processor, cores, threads, load, versions, date."""
+    """Where and when: processor, cores, threads, load, versions, date, commit."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -133,4 +133,14 @@ def machine(threads: int) -> dict:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": date.today().isoformat(),
+        "commit": commit(),
     }
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with "-dirty" where files differ from it; None where git cannot say."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

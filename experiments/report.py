@@ -150,7 +150,7 @@ def write_report(rows: Sequence[Row], output: Path, page: Path, command: str) ->
         f"- Command: `{command}`",
         f"- Machine: {all_of('machine', 'processor')}, {all_of('machine', 'cores')} cores, "
         f"{all_of('machine', 'threads')} threads a run, torch {all_of('machine', 'torch')}, "
-        f"{all_of('machine', 'date')}.",
+        f"{all_of('machine', 'date')}, commit {all_of('machine', 'commit')}.",
         f"- Pictures: {all_of('pairs')} {all_of('cameras')} pairs of {all_of('train_drives')}; depth measured on "
         f"{all_of('images')} images of {all_of('test_drives')}. Seeds {all_of('seed')}.",
         INTRODUCTION + ("" if equal_time else "\n- **Rows have not had the same time.**") + "\n",

@@ -1,97 +1,250 @@
-"""Makes models/unet_sample: notebook 05 with its defaults, the weights in half precision, a card and a gif beside."""
+"""Makes what lies in models/: weights, a card (as JSON and to be read) and a picture.
+
+    python tools/make_model.py sample                           notebook 05 with its defaults is unet_sample
+    python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m experiments train` is unet_kitti
+    python tools/make_model.py measure NAME --data DRIVES       one more measurement, which the card lists for good
+
+Weights are stored as float16 where that moves no metric by 1 %, else as float32.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import platform
 import sys
+import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
-from monodepth_lib import batch, data, depth, gif, kitti, networks, testing, training
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is a folder beside this one
 
-NAME = "unet_sample"
+from benchmarks.measure import machine
+from experiments.recipe import Recipe
+from monodepth_lib import batch, data, depth, gif, kitti, networks, plots, testing, training
+from monodepth_lib.transforms import image_transforms
+
+MODELS = kitti.project_root() / "models"
 SAMPLE = "data/sample"
 GIF_DRIVE = "2025_01_01_drive_0201_sync"
+MAPS = 8  # scenes whose disparity a picture of real frames shows
+NOT_GOOD_FOR = {
+    "unet_sample": "real photographs: it has seen rendered streets alone; measuring distances that matter",
+    "unet_kitti": "other cameras than KITTI's without a new calibration, other places than German roads by day; "
+    "measuring distances that matter",
+}
+LICENCES = {
+    "unet_sample": "CC0 1.0",
+    "unet_kitti": "CC BY-NC-SA 3.0, as the KITTI pictures that it was trained on: research and teaching only",
+}
 
 
-def measure(model: networks.Monodepth, output: Path) -> dict[str, dict]:
-    """Metrics on the sample's test drives, mean and spread over images, with post-processing; and the baseline's."""
-    loader = data.prepare_dataloader(SAMPLE, "test", size=model.size)  # type: ignore[arg-type]
-    pairs = loader.dataset.pairs  # type: ignore[attr-defined]
-    _, _, disparities = testing.predict_loader(model, loader, output)
-    baseline, source = testing.baseline(pairs, SAMPLE, size=model.size)  # type: ignore[arg-type]
-    rows = testing.score(pairs, disparities)
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def measure(weights: str, folder: str, *more: str) -> dict:
+    """What `python -m monodepth_lib.testing` says of weights: means, spread over images, and the references' means."""
+    options = ["--weights", weights, "--data", folder, *more]
+    with tempfile.TemporaryDirectory() as output:
+        if testing.main([*options, "--output", output]):
+            sys.exit(f"{weights} could not be measured on {folder}: see the line above")
+        report = json.loads((Path(output) / "metrics.json").read_text())
+    named = [folder if folder == SAMPLE else f"KITTI/{Path(folder).name}", *more]
+
+    def rounded(row: dict) -> dict:
+        return {key: round(row[key], 4) for key in depth.METRICS}
+
     return {
-        "images": {"count": len(rows)},
-        "mean": {key: round(float(np.mean([row[key] for row in rows])), 4) for key in depth.METRICS},
-        "standard deviation over images": {
-            key: round(float(np.std([row[key] for row in rows])), 4) for key in depth.METRICS
-        },
-        f"baseline ({source})": {
-            key: round(value, 4)
-            for key, value in testing.mean_row(testing.score(pairs, baseline), "baseline").items()
-            if key != "name"
-        },
+        "drives": report["drives"],
+        "images": report["images"],
+        "cameras": report["cameras"],
+        "truth": report["truth"],
+        "command": " ".join(["python -m monodepth_lib.testing --weights", Path(weights).stem, "--data", *named]),
+        "date": date.today().isoformat(),
+        "mean": rounded(report["means"][0]),
+        "standard deviation over images": rounded(report["standard_deviations"][0]),
+        "beside it": {row["name"]: rounded(row) for row in report["means"][1:]},
     }
 
 
-def draw(model: networks.Monodepth, output: Path, path: Path) -> None:
+def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[dict]]:
+    """Writes models/NAME.safetensors: as float16 unless that moves a metric on one of `sides` (folder, options) by 1 %.
+
+    Returns how it is stored, and the measurements of what is stored.
+    """
+    model, target = networks.load_model(trained), MODELS / f"{name}.safetensors"
+    before = [measure(str(trained), *side)["mean"] for side in sides]
+    for stored_as, made in (("float16", model.half), ("float32", lambda: networks.load_model(trained))):
+        networks.save_model(made(), target, model.size, **model.notes)  # type: ignore[arg-type]
+        found = [measure(name, *side) for side in sides]
+        moved = max(
+            abs(after["mean"][key] / full[key] - 1)
+            for after, full in zip(found, before, strict=True)
+            for key in depth.METRICS
+        )
+        print(f"{stored_as} moves a metric by {moved:.2%}, {target.stat().st_size / 1e6:.1f} MB")
+        if moved < 0.01:
+            break
+    return stored_as, found
+
+
+# --- cards ----------------------------------------------------------------------------------------------------------
+
+
+def write_card(card: dict) -> None:
+    path = MODELS / f"{card['name']}.json"
+    for file, text in ((path, json.dumps(card, indent=2) + "\n"), (path.with_suffix(".md"), readable(card))):
+        with kitti.written_beside(file) as partial:
+            partial.write_text(text)
+
+
+def readable(card: dict) -> str:
+    """A card as Markdown."""
+    heads = {"abs_rel": "Abs Rel", "rmse": "RMSE", "d1": "d1", "d1_all": "D1-all"}
+    facts = {key: value for key, value in card.items() if key not in ("name", "measurements", "settings")}
+    facts["settings"] = ", ".join(f"{key} {value}" for key, value in card["settings"].items())
+    lines = [f"# {card['name']}\n", "Written by `tools/make_model.py`, so do not edit.\n"]
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        lines.append(f"- **{key}**: {value}")
+    lines.append("\n## Every measurement made of it\n")
+    lines.append(
+        "With post-processing, all pixels with truth up to 80 m, no median scaling; ± is the standard deviation"
+    )
+    lines.append("over images.\n")
+    lines.append(f"| what | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}")
+    for found in card["measurements"]:
+        spread = found.get("standard deviation over images")
+        cells = [f"{found['mean'][key]:.3f}" + (f" ± {spread[key]:.3f}" if spread else "") for key in heads]
+        where = f"{found['images']} images of {', '.join(found['drives'])}, {found['cameras']}, {found['date']}"
+        lines.append(f"| **{where}** | {' | '.join(cells)} |")
+        for name, mean in found["beside it"].items():
+            lines.append(f"| {name} | {' | '.join(f'{mean[key]:.3f}' for key in heads)} |")
+    lines.append("\n" + "\n".join(f"- `{found['command']}`" for found in card["measurements"]) + "\n")
+    return "\n".join(lines)
+
+
+def about(name: str, stored_as: str) -> dict:
+    """What a card says of the network itself."""
+    model = networks.load_model(name)
+    return {
+        "name": name,
+        "network": model.config,
+        "parameters": networks.count_parameters(model),
+        "picture size (height, width)": list(model.size or ()),
+        "stored as": stored_as,
+        "licence": LICENCES[name],
+        "not good for": NOT_GOOD_FOR[name],
+    }
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def draw_gif(name: str) -> None:
     """Every second frame of the sample's long test drive beside its disparity, as a small gif for the README."""
+    model = networks.load_model(name)
     loader = data.prepare_dataloader(SAMPLE, "test", GIF_DRIVE, size=model.size)  # type: ignore[arg-type]
-    _, _, disparities = testing.predict_loader(model, loader, output)
+    disparities = list(testing.predict_each(model, loader))
     pairs = loader.dataset.pairs  # type: ignore[attr-defined]
-    limits = gif.colour_range(disparities)
+    limits = gif.colour_range(torch.stack(disparities).numpy())
     camera = kitti.calibration(pairs[0].folder, 416)
     frames = [
         gif.side_by_side(data.read_picture(p.left), d, limits, metres=camera.metres)
         for p, d in zip(pairs, disparities, strict=True)
     ]
-    gif.write_gif(frames[::2], path, frames_per_second=5)
+    gif.write_gif(frames[::2], MODELS / f"{name}.gif", frames_per_second=5)
 
 
-def main() -> None:
-    output = kitti.project_path("output") / NAME
+def draw_maps(name: str, folder: str, cameras: str) -> None:
+    """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png: only what the network says."""
+    model = networks.load_model(name)
+    pairs = testing.find_test_pairs(folder, None, cameras, "auto")
+    chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
+    loader = DataLoader(data.StereoDrives(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
+    tiles = [
+        Image.fromarray(plots.colour_map(d, 0, float(d.quantile(0.99)))) for d in testing.predict_each(model, loader)
+    ]
+    width, height = tiles[0].size
+    sheet = Image.new("RGB", (2 * width + 4, (height + 4) * (len(tiles) // 2) - 4), "white")
+    for place, tile in enumerate(tiles):
+        sheet.paste(tile, ((place % 2) * (width + 4), (place // 2) * (height + 4)))
+    sheet.save(MODELS / f"{name}.png")
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def make_sample() -> None:
+    name, output = "unet_sample", kitti.project_path("output/unet_sample")
     started = time.perf_counter()
-    batch.run("05_training", {"output_dir": str(output)}, output)
+    batch.run("05_training", {"output_dir": str(output), "fine_tune": False}, output)
     minutes = (time.perf_counter() - started) / 60
-    model = networks.load_model(output / "weights.safetensors")
-    full = measure(model, output)["mean"]
-
-    target = kitti.project_root() / "models" / f"{NAME}.safetensors"
-    networks.save_model(model.half(), target, model.size, **model.notes)  # type: ignore[arg-type]
-    stored = networks.load_model(NAME)
-    scores = measure(stored, output)
-    moved = max(abs(scores["mean"][key] - full[key]) / full[key] for key in depth.METRICS)
-    if moved > 0.01:
-        sys.exit(f"half precision moves a metric by {moved:.1%}: store float32 instead")
-
+    stored_as, found = store(name, output / "weights.safetensors", (SAMPLE,))
     with open(output / "history.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    card = {
-        "name": NAME,
-        "network": model.config,
-        "parameters": networks.count_parameters(stored),
-        "picture size (height, width)": model.size,
+    card = about(name, stored_as) | {
         "training data": "data/sample/train (rendered streets, CC0 1.0), photographs alone",
-        "settings": training.settings("class"),
-        "seed": 0,
         "command": "make model",
-        "minutes": round(minutes, 1),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "seed": 0,
+        "hours": round(minutes / 60, 3),
+        "machine": machine(torch.get_num_threads()),
         "last epoch": {key: round(float(last[key]), 4) for key in ("train_loss", "val_loss")},
-        "test drives of the sample, post-processed": scores,
-        "stored as": "float16",
-        "licence": "CC0 1.0",
-        "not good for": "real photographs: it has seen rendered streets alone; measuring distances that matter",
+        "settings": training.settings("class"),
+        "measurements": found,
     }
-    target.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    draw(stored, output, target.with_suffix(".gif"))
-    print(json.dumps(card, indent=2))
+    write_card(card)
+    draw_gif(name)
+
+
+def make_kitti(run: Path, folder: str) -> None:
+    name, result = "unet_kitti", json.loads((run / "result.json").read_text())
+    truth = f"{folder}/stereo_2012"
+    stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
+    card = about(name, stored_as) | {
+        "training data": f"KITTI (CC BY-NC-SA 3.0), {result['pairs']} {result['cameras']} pairs of "
+        f"{', '.join(result['train_drives'])}, photographs alone; stereo_2012 chose the recipe",
+        "command": f"python -m experiments train {result['row']} --seed {result['seed']} --minutes "
+        f"{result['minutes'] or 0:g} --threads {result['machine']['threads']} --data KITTI",
+        "seed": result["seed"],
+        "hours": round(result["trained_minutes"] / 60, 2),
+        "steps": result["trained_steps"],
+        "machine": result["machine"],
+        "loss on vals": round(result["val_loss"], 4),
+        "settings": {key: result[key] for key in Recipe().switches()},
+        "measurements": found,
+    }
+    write_card(card)
+    draw_maps(name, truth, "grey")
+    draw_gif(name)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("sample")
+    made = commands.add_parser("kitti")
+    made.add_argument("--run", type=Path, required=True, help="the folder with its result.json and weights.safetensors")
+    made.add_argument("--data", required=True, help="the folder with stereo_2012/")
+    more = commands.add_parser("measure")
+    more.add_argument("name")
+    more.add_argument("--data", required=True)
+    options, passed = parser.parse_known_args(arguments)
+    if options.command == "sample":
+        make_sample()
+    elif options.command == "kitti":
+        make_kitti(options.run, options.data)
+    else:
+        card = json.loads((MODELS / f"{options.name}.json").read_text())
+        card["measurements"].append(measure(options.name, options.data, *passed))
+        write_card(card)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""What lies in models/: every file opens by its name, without network and pickle, and is as good as its card says."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from monodepth_lib import data, depth, networks, predict, testing
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tools import make_model  # noqa: E402
+
+SAMPLE = ROOT / "data/sample"
+NAMES = sorted(path.stem for path in (ROOT / "models").glob("*.safetensors"))
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def card(name):
+    return json.loads((ROOT / f"models/{name}.json").read_text())
+
+
+def test_the_class_has_its_model():
+    assert "unet_sample" in NAMES
+
+
+def test_it_opens_without_network_and_pickle(name, card, monkeypatch):
+    for module, forbidden in ((socket, "socket"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, forbidden, lambda *_, **__: pytest.fail("network or pickle"))
+    model = networks.load_model(name)
+    assert networks.count_parameters(model) == card["parameters"] <= 10e6
+    assert list(model.size) == card["picture size (height, width)"]
+
+
+def test_it_is_small_and_stored_as_its_card_says(name, card):
+    path = ROOT / f"models/{name}.safetensors"
+    assert path.stat().st_size <= 20e6
+    kinds = {str(tensor.dtype) for tensor in safetensors.torch.load_file(path).values() if tensor.ndim}
+    assert kinds == {f"torch.{card['stored as']}"}
+
+
+def test_a_picture_of_the_sample(name):
+    """Near at the bottom, far in the middle: a street, whatever it was trained on."""
+    picture = sorted((SAMPLE / "test").glob("*/image_02/data/*"))[0]
+    disparity = predict.predict_picture(networks.load_model(name), picture)
+    assert torch.isfinite(disparity).all() and disparity.min() > 0 and disparity.max() < networks.MAX_DISPARITY
+    rows = len(disparity)
+    assert disparity[-rows // 8 :].mean() > 1.5 * disparity[rows * 2 // 5 : rows // 2].mean()
+
+
+def test_it_is_as_good_as_its_card_says(name, card):
+    """Every metric on the sample's test drives, within 1 %."""
+    said = next(found for found in card["measurements"] if found["command"].endswith("--data data/sample"))
+    model = networks.load_model(name)
+    loader = data.prepare_dataloader(SAMPLE, "test", size=model.size)
+    rows = testing.score(loader.dataset.pairs, list(testing.predict_each(model, loader, "cpu")))
+    assert len(rows) == said["images"]
+    for kind, row in (
+        ("mean", testing.mean_row(rows, "")),
+        ("standard deviation over images", testing.spread_row(rows, "")),
+    ):
+        for key in depth.METRICS:
+            assert row[key] == pytest.approx(said[kind][key], rel=0.01, abs=1e-4), (kind, key)
+
+
+def test_the_card_says_all_that_a_user_asks(name, card):
+    asked = {"training data", "licence", "command", "seed", "hours", "machine", "not good for", "settings"}
+    assert asked <= {*card} and card["machine"]["commit"]
+    assert (ROOT / f"models/{name}.md").read_text() == make_model.readable(card)
+
+
+def test_float32_where_float16_would_move_a_metric(monkeypatch, tmp_path):
+    """`store` measures before and after, and keeps what does not move."""
+    monkeypatch.setattr(make_model, "MODELS", tmp_path)
+    trained, moves = tmp_path / "trained.safetensors", {"float16": 1.02}
+    networks.save_model(networks.get_model("unet", width=2), trained, (32, 96))
+
+    def measure(weights, folder):
+        with safetensors.safe_open(tmp_path / f"{Path(weights).stem}.safetensors", framework="pt") as file:
+            kind = str(file.get_tensor("decoder.heads.0.conv.weight").dtype).removeprefix("torch.")
+        return {"mean": dict.fromkeys(depth.METRICS, moves.get(kind, 1.0))}
+
+    monkeypatch.setattr(make_model, "measure", measure)
+    assert make_model.store("small", trained, ("drives",))[0] == "float32"
+    moves["float16"] = 1.009
+    assert make_model.store("small", trained, ("drives",))[0] == "float16"
