@@ -185,7 +185,7 @@ def draw_maps(name: str, folder: str, cameras: str) -> None:
 def make_sample() -> None:
     name, output = "unet_sample", kitti.project_path("output/unet_sample")
     started = time.perf_counter()
-    batch.run("05_training", {"output_dir": str(output), "fine_tune": False}, output)
+    batch.run("05_training", {"output_dir": str(output), "fine_tune": "none"}, output)
     minutes = (time.perf_counter() - started) / 60
     stored_as, found = store(name, output / "weights.safetensors", (SAMPLE,))
     with open(output / "history.csv", newline="") as file:
