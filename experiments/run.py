@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.measure import machine
 from monodepth_lib import kitti, testing, training
+from monodepth_lib.checkpoints import Checkpoints, Mean
 from monodepth_lib.data import CachedDrives, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.losses import MonodepthLoss
@@ -182,7 +183,7 @@ def train(
     model = make_model(recipe, pictures.cameras == "grey", seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss, optimizer, course = RecipeLoss(recipe), make_optimizer(recipe, model), Course(recipe, model, minutes, steps)
     scaler = torch.amp.GradScaler(enabled=False)
-    checkpoints = training.Checkpoints(output, run, CPU, model, optimizer, course, scaler)
+    checkpoints = Checkpoints(output, run, CPU, model, optimizer, course, scaler)
     if not checkpoints.load(log):
         checkpoints.start()
     history, mean, rng = checkpoints.history, checkpoints.mean, np.random.default_rng()
@@ -200,7 +201,7 @@ def train(
             if every and course.steps % every == 0:
                 return
 
-    def save_when_due(mean: training.Mean) -> None:
+    def save_when_due(mean: Mean) -> None:
         if checkpoints.due(save_minutes):
             checkpoints.save(history, mean)
 
@@ -218,7 +219,7 @@ def train(
             done = {"step": course.steps, "minutes": course.seconds / 60, "train_loss": trained["loss"]}
             log(f"step {course.steps:>6} {done['minutes']:6.1f} min  train {trained['loss']:.4f}  {said(found)}")
             history.append({**done, **found})
-            mean = training.Mean()
+            mean = Mean()
             checkpoints.save(history)
 
     answer = without_head_batch_norm(answer)
@@ -244,7 +245,7 @@ def standard_loss(model: nn.Module, own: DataLoader, judged: DataLoader) -> floa
     `own` are the pictures at the network's size, `judged` the same at the size of the loss, to which maps are resized.
     """
     model.eval()
-    loss, mean = MonodepthLoss(), training.Mean()
+    loss, mean = MonodepthLoss(), Mean()
     for seen, batch in zip(own, judged, strict=True):
         left, right = batch["left_image"], batch["right_image"]
         height, width = left.shape[-2:]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from . import kitti, plots
 from .batch import read_status
+from .checkpoints import read_history
 from .data import read_picture
 from .kitti import project_path, written_beside
 from .sweeps import Run
-from .training import read_history
 
 # The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
 HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "d1": ("d1", True), "d1_all": ("D1-all", False)}

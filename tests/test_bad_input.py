@@ -27,7 +27,7 @@ from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
 from test_training import SIZE, equal, run
 
-from monodepth_lib import data, gif, kitti, networks, predict, training
+from monodepth_lib import checkpoints, data, gif, kitti, networks, predict, training
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -549,7 +549,7 @@ def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, t
 WRITERS = {
     "last.pt": lambda path, model, data_dir: run(model, data_dir, path.parent),
     "w.safetensors": lambda path, model, _: networks.save_model(model, path, SIZE),
-    "history.csv": lambda path, *_: training.write_history([{"epoch": 1}], path),
+    "history.csv": lambda path, *_: checkpoints.write_history([{"epoch": 1}], path),
     "clip.gif": lambda path, *_: gif.write_gif([noise()], path),
 }
 

@@ -10,7 +10,7 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from synthetic import make_drive, write_notebook
 
-from monodepth_lib import batch, kitti, training
+from monodepth_lib import batch, checkpoints, kitti, training
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import get_model
@@ -186,14 +186,14 @@ def test_two_steps_of_profile_full(tmp_path):
     torch.set_num_threads(2)
     try:
         two = itertools.islice(loader, 2)
-        mean = training.Mean()
+        mean = checkpoints.Mean()
         means = training.train_one_epoch(
             model, two, MonodepthLoss(), optimizer, scheduler, torch.device("cpu"), precision, mean=mean
         )
     finally:
         torch.set_num_threads(1)
     assert (mean.steps, mean.count) == (2, 2)
-    training.check_finite(model, means.values())
+    checkpoints.check_finite(model, means.values())
     assert not any(map(torch.equal, before, model.parameters()))
 
 

@@ -12,10 +12,12 @@ import torch.distributed as dist
 from test_training import SIZE
 from torch import nn
 
-from monodepth_lib import training
+from monodepth_lib import checkpoints, processes, training
+from monodepth_lib.checkpoints import Mean, read_history
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.networks import get_model
-from monodepth_lib.training import Mean, main, read_history, share_model
+from monodepth_lib.processes import share_model
+from monodepth_lib.training import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 ARGUMENTS = "--model unet --width 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
@@ -132,7 +134,7 @@ def kinds(model):
 
 def test_batch_normalisation_is_over_all_processes_on_gpus(monkeypatch):
     wrapped = []
-    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
+    monkeypatch.setattr(processes, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
     model = get_model("resnet18_md")
     names = list(model.state_dict())
     parameters = list(model.parameters())
@@ -152,7 +154,7 @@ def test_on_the_cpu_batch_normalisation_stays_as_it_is(group):
 
 def test_the_mean_is_over_all_pairs_of_all_processes(monkeypatch):
     """The second process has one pair where the first has eight, the third had no batch at all."""
-    monkeypatch.setattr(training, "gather", lambda own: [own, (1, {"loss": 10.0}), (0, {})])
+    monkeypatch.setattr(checkpoints, "gather", lambda own: [own, (1, {"loss": 10.0}), (0, {})])
     mean = Mean()
     mean.add({"loss": torch.tensor(1.0)}, 8)
     assert mean.read() == {"loss": pytest.approx(2.0)}
@@ -196,7 +198,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="process 1 has no GPU, torch sees 1: lower --nproc-per-node"):
-        training.join_group("auto")
+        processes.join_group("auto")
 
 
 def test_a_missing_folder_is_one_sentence_and_a_status(tmp_path, capsys):

@@ -10,7 +10,7 @@ import torch
 from test_training import SIZE, equal, loader, run, state_of
 from torch import nn
 
-from monodepth_lib import training
+from monodepth_lib import checkpoints, training
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import get_model, load_model
 
@@ -36,7 +36,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from monodepth_lib import training
+from monodepth_lib import checkpoints, training
 import test_resume
 
 def end(*_):
@@ -73,7 +73,7 @@ MOMENTS = {
     "written, not renamed": ("os", "fsync", "after", 11),
     "between the two renames": ("os", "replace", "before", 3),
     "between the weights and the checkpoint": ("training", "save_model", "after", 2),
-    "between the last checkpoint and the history": ("training", "write_history", "before", 3),
+    "between the last checkpoint and the history": ("checkpoints", "write_history", "before", 3),
     "in validation": ("training", "validate", "before", 2),
 }
 
@@ -104,7 +104,7 @@ def test_killed_and_started_again_is_as_never_killed(data_dir, tmp_path, uninter
     assert equal(state_of(tmp_path), state_of(uninterrupted))
     best = [load_model(folder / "weights.safetensors").notes for folder in (tmp_path, uninterrupted)]
     assert best[0] == best[1]
-    rows = training.read_history(tmp_path / "history.csv")
+    rows = checkpoints.read_history(tmp_path / "history.csv")
     assert rows == [pytest.approx(row) for row in history] and len(rows) == 3
 
 
@@ -132,7 +132,7 @@ def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted, monk
 
 @pytest.mark.parametrize("content", [None, b"", b"no checkpoint", "half"])
 def test_previous_pt_stands_in_for_a_last_pt_that_cannot_be_read(data_dir, tmp_path, tiny, monkeypatch, content):
-    monkeypatch.setattr(training, "LOW_SPREAD", 0)  # the pictures are flat walls
+    monkeypatch.setattr(checkpoints, "LOW_SPREAD", 0)  # the pictures are flat walls
     run(tiny(), data_dir, tmp_path / "whole", epochs=3)
     run(tiny(), data_dir, tmp_path, epochs=3, stop_after=2)
     last = tmp_path / "last.pt"
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_other_drives_or_another_seed_is_refused_by_name(data_di
 
 def test_a_checkpoint_of_another_version_is_refused_by_name(data_dir, tmp_path, tiny, monkeypatch):
     run(tiny(), data_dir, tmp_path, stop_after=1)
-    monkeypatch.setattr(training, "CHECKPOINT_VERSION", 99)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 99)
     with pytest.raises(ValueError, match=r"last\.pt is of version 2 \(here 99\)"):
         run(tiny(), data_dir, tmp_path, resume=True)
 
@@ -212,10 +212,10 @@ def test_a_disk_that_is_full_from_the_start_is_said_before_the_first_step(
 
 
 def test_a_disk_that_is_full_for_the_history_leaves_the_old_one(tmp_path, full_disk):
-    training.write_history([{"epoch": 1}], tmp_path / "history.csv")
+    checkpoints.write_history([{"epoch": 1}], tmp_path / "history.csv")
     with full_disk(), pytest.raises(OSError, match=r"history\.csv could not be written"):
-        training.write_history([{"epoch": epoch} for epoch in range(1000)], tmp_path / "history.csv")
-    assert training.read_history(tmp_path / "history.csv") == [{"epoch": 1}]
+        checkpoints.write_history([{"epoch": epoch} for epoch in range(1000)], tmp_path / "history.csv")
+    assert checkpoints.read_history(tmp_path / "history.csv") == [{"epoch": 1}]
     assert [file.name for file in tmp_path.iterdir()] == ["history.csv"]
 
 
@@ -242,7 +242,7 @@ def spreads(monkeypatch, values):
 
 
 def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(training, "COLLAPSE_STEPS", 12)  # 3 steps an epoch: the fourth low one in a row
+    monkeypatch.setattr(checkpoints, "COLLAPSE_STEPS", 12)  # 3 steps an epoch: the fourth low one in a row
     spreads(monkeypatch, [0.2, 0.01, 0.2, 0.01, 0.01, 0.01, 0.01])
     ends = {}
     with pytest.raises(
@@ -255,13 +255,13 @@ def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_
     state = state_of(tmp_path)
     assert [row["epoch"] for row in state["history"]] == [1, 2, 3]
     assert equal(dict(state["model"]), ends[3])
-    assert len(training.read_history(tmp_path / "history.csv")) == 7
+    assert len(checkpoints.read_history(tmp_path / "history.csv")) == 7
     spreads(monkeypatch, [0.2] * 6)  # and it goes on from there
     assert len(run(tiny(), data_dir, tmp_path, epochs=9, resume=True, learning_rate=1e-4)) == 9
 
 
 def test_a_network_that_never_said_anything_goes_back_to_the_untrained_one(data_dir, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)
+    monkeypatch.setattr(checkpoints, "COLLAPSE_STEPS", 9)
     spreads(monkeypatch, [0.01] * 9)
     with pytest.raises(RuntimeError, match=r"epochs 1 to 3: .*epoch 0, to go on"):
         run(tiny(), data_dir, tmp_path, epochs=9)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from synthetic import write_notebook
 
-from monodepth_lib import batch, kitti, summary, sweeps, training
+from monodepth_lib import batch, checkpoints, kitti, summary, sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -379,7 +379,7 @@ def finished(one: sweeps.Run, loss: float, size: tuple[int, int], abs_rel: float
         {"epoch": epoch, "train_loss": loss / epoch, "val_loss": loss, "val_spread": 0.5, "seconds": 90.0}
         for epoch in (1, 2)
     ]
-    training.write_history(rows, one.folder / "history.csv")
+    checkpoints.write_history(rows, one.folder / "history.csv")
     scores = {"sq_rel": 1.0, "rmse": 5.0, "rmse_log": 0.2, "d1": 1 - abs_rel, "d2": 0.9, "d3": 1.0, "d1_all": 0.3}
     means = [
         {"name": name, "abs_rel": abs_rel + worse, **scores} for name, worse in (("plain", 0.1), ("post-processed", 0))

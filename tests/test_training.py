@@ -12,10 +12,11 @@ import torch
 from synthetic import shifted_pair, street_pair, texture
 
 from monodepth_lib import training
+from monodepth_lib.checkpoints import Mean, read_history
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import load_model
-from monodepth_lib.training import Mean, halve_twice, read_history, settings, train, train_one_epoch, validate
+from monodepth_lib.training import halve_twice, settings, train, train_one_epoch, validate
 
 CPU = torch.device("cpu")
 SIZE = (32, 96)
