@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .kitti import project_root, written_beside
 
@@ -373,13 +373,19 @@ def for_prediction(model: Monodepth) -> Monodepth:
     """A copy of `model` in eval mode that gives the same answers (to rounding) sooner, and cannot be trained.
 
     In eval mode batch normalisation is a fixed scale and shift, which the convolution before it takes over; the kernels
-    of `UpBlock` are summed once; ELU is `QuickElu`.
+    of `UpBlock` are summed once; ELU is `QuickElu`. Weights that stay as they are are shared with `model`, not copied.
     """
-    model = copy.deepcopy(model).eval()
+    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    model = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
     for module in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
         for place, (one, next_one) in enumerate(itertools.pairwise(module)):
             if isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
-                module[place], module[place + 1] = fuse_conv_bn_eval(one, next_one), nn.Identity()
+                norm = next_one
+                averages: list[Tensor] = [norm.running_mean, norm.running_var]  # type: ignore[list-item]
+                one.weight, one.bias = fuse_conv_bn_weights(
+                    one.weight, one.bias, *averages, norm.eps, norm.weight, norm.bias
+                )
+                module[place + 1] = nn.Identity()
             if isinstance(next_one, nn.ELU):
                 module[place + 1] = QuickElu()
         if isinstance(module, UpBlock):

@@ -105,7 +105,6 @@ def predict_each(
 def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Names, plain and post-processed disparities, batch by batch; of `StereoDrives` only the left views are read."""
     target = pick_device(device)
-    model = for_prediction(model.to(target)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if type(loader.dataset) is StereoDrives:
         dataset = copy.copy(loader.dataset)
         dataset.left_alone = True
@@ -116,6 +115,7 @@ def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iter
             pin_memory=loader.pin_memory,
         )
     with kept_memory():
+        model = for_prediction(model.to(target)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for batch in loader:
             yield batch["name"], *predict(model, to_device(batch, target)["left_image"])
 

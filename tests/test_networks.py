@@ -318,7 +318,7 @@ def test_a_copy_for_prediction_answers_the_same_and_leaves_the_model_alone(name)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     norms = [m for m in quick.decoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert not norms
-    assert not any(p.requires_grad for p in quick.parameters())
+    assert not any(p.requires_grad for p in quick.parameters()) and all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 5), (2, 16, 129, 130)])
