@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -19,9 +19,9 @@ from .pictures import describe, make_drive
 BATCH = 4
 
 
-def pillow(drive: Path, size: tuple[int, int]) -> None:
+def pillow(drive: Path, size: tuple[int, int], cameras: Sequence[str] = ("image_02", "image_03")) -> None:
     """Decodes and resizes every picture of a drive with Pillow alone: the floor of any loader from these files."""
-    for camera in ("image_02", "image_03"):
+    for camera in cameras:
         for path in sorted((drive / camera / "data").iterdir()):
             with Image.open(path) as image:
                 image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)

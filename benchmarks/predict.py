@@ -11,9 +11,11 @@ from monodepth_lib import networks, testing
 from monodepth_lib.memory import kept_memory
 
 from . import ours, reference
+from .load import pillow
 from .measure import Options, Row, in_turn, rates
 from .peer import Peer
 from .pictures import make_drive
+from .step import Convolutions, convolution_seconds
 
 
 def lively_network(name: str, width: int, drive: Path, size: tuple[int, int]) -> reference.Network:
@@ -54,7 +56,11 @@ def run(options: Options, peer: Peer | None) -> list[Row]:
         for _ in range(pictures):
             testing.predict(quick, picture)  # type: ignore[arg-type]
 
+    with Convolutions() as done, torch.no_grad():  # not in inference mode, which shows other names
+        quick(torch.cat([picture, picture.flip(-1)]))
     contenders["network"] = network_alone
+    contenders["convolutions"] = lambda: sum(convolution_seconds(done.calls)[0] for _ in range(pictures))
+    contenders["decoding"] = lambda: pillow(drive, size, ["image_02"])
     if peer:
         contenders["base code"] = peer.tester(name, drive, size, folders["peer"])
     seconds = in_turn(contenders, options)
@@ -65,8 +71,9 @@ def run(options: Options, peer: Peer | None) -> list[Row]:
             if other in speeds:
                 what = f"{name}, {size[0]}x{size[1]}, {mine}, from PNG"
                 target = ">= 2.0" if other == "base code" or peer is None else ""
-                alone = median(seconds[other]) / median(seconds["network"])
-                note = f"{alone:.2f} times if only the network took time, without reading and writing"
+                theirs, least = median(seconds[other]), median(seconds["convolutions"]) + median(seconds["decoding"])
+                note = f"{theirs / median(seconds['network']):.2f} times if only the network took time, "
+                note += f"{theirs / least:.2f} if only its convolutions and Pillow's decoding did"
                 rows.append(Row("3 predict", what, "pictures/s", speeds[mine], other, speeds[other], target, note))
     expected = torch.from_numpy(reference.test_drive(plain, drive, size, folders["reference"]))
     for mine, count in (("one at a time", 1), (f"batches of {batch}", batch)):

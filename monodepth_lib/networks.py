@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -380,10 +381,9 @@ def for_prediction(model: Monodepth) -> Monodepth:
     for module in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
         for place, (one, next_one) in enumerate(itertools.pairwise(module)):
             if isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
-                norm = next_one
-                averages: list[Tensor] = [norm.running_mean, norm.running_var]  # type: ignore[list-item]
+                norm: Any = next_one
                 one.weight, one.bias = fuse_conv_bn_weights(
-                    one.weight, one.bias, *averages, norm.eps, norm.weight, norm.bias
+                    one.weight, one.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 )
                 module[place + 1] = nn.Identity()
             if isinstance(next_one, nn.ELU):
