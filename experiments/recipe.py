@@ -6,6 +6,7 @@ they cost (the lab's warp, batch normalisation in the head): they live here and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,6 +86,13 @@ class Recipe:
         """The size at which pictures are kept: half as large again when parts of them are enlarged."""
         height, width = self.size
         return self.size if self.zoom == 1 else (height * 3 // 2, width * 3 // 2)
+
+    def size_at(self, share: float) -> tuple[int, int]:
+        """The size of the pictures when this share of the training is over."""
+        height, width = self.size
+        if share >= self.small_until:
+            return self.size
+        return round(height * 3 / 4 / 32) * 32, math.ceil(width * 3 / 4 / 32) * 32
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +152,7 @@ def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.ra
     dataset.epoch = course.steps  # flip and colours are drawn by seed, step and pair
     twice = np.array([bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs])
     chosen = rng.choice(len(twice), recipe.batch_size, replace=False, p=(1 + twice) / (1 + twice).sum())
-    (height, width), size = recipe.size, recipe.size
-    if course.share < recipe.small_until:
-        size = (round(height * 3 / 4 / 32) * 32, math.ceil(width * 3 / 4 / 32) * 32)
-    batch = zoom_and_resize(dataset.__getitems__(chosen.tolist()), size, recipe.zoom, rng)
+    batch = zoom_and_resize(dataset.__getitems__(chosen.tolist()), recipe.size_at(course.share), recipe.zoom, rng)
     return graft(batch, recipe.graft, rng)
 
 
@@ -215,7 +212,7 @@ def train(
         except FloatingPointError as error:
             raise FloatingPointError(f"{row}, step {course.steps}: {error}; lower learning_rate or set clip") from error
         if course.share < 1:
-            found = measure(answer, recipe, pictures)
+            found = measure(answer, replace(recipe, size=recipe.size_at(course.share)), pictures)
             done = {"step": course.steps, "minutes": course.seconds / 60, "train_loss": trained["loss"]}
             log(f"step {course.steps:>6} {done['minutes']:6.1f} min  train {trained['loss']:.4f}  {said(found)}")
             history.append({**done, **found})

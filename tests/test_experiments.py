@@ -369,6 +369,14 @@ class TestBatch:
         assert sizes == [(64, 160), (64, 160), (64, 192), (64, 192)]
         assert recipe.stored_size == (96, 288) == dataset.pictures.shape[2:4]
 
+    def test_it_is_measured_at_the_size_of_its_pictures(self, data_dir, tmp_path, monkeypatch):
+        """At another one than it learns from, a network looks worse than it is."""
+        sizes = []
+        monkeypatch.setattr(run, "measure", lambda model, recipe, _: sizes.append(recipe.size) or {})
+        recipe = Recipe(width=2, size=(64, 192), batch_size=2, small_until=0.5)
+        run.train("r", recipe, pictures(data_dir, tmp_path), tmp_path / "out", steps=4, every=1, log=lambda _: None)
+        assert sizes == [(64, 160), (64, 192), (64, 192), (64, 192)]
+
 
 class TestCourse:
     def test_learning_rate(self):
@@ -686,7 +694,7 @@ def made_up(folder, row, seed, loss, abs_rel, minutes=10.0):
     """A result as a run writes it."""
     metrics = {key: abs_rel + place / 7 for place, key in enumerate(depth.METRICS)}
     plain = {key: value + 0.01 for key, value in metrics.items()}
-    machine = {"processor": "one", "cores": 2, "threads": 1, "torch": "2", "date": "2026-01-01"}
+    machine = {"processor": "one", "cores": 2, "threads": 1, "torch": "2", "date": "2026-01-01", "commit": "abc1234"}
     result = {
         "row": row.name, "seed": seed, "steps": None, "minutes": minutes, "cameras": "grey", "train_drives": ["d"],
         "pairs": 9, **json.loads(json.dumps(asdict(row.recipe))), "trained_steps": 100 + seed, "parameters": 4_900_000,
@@ -724,6 +732,7 @@ class TestReport:
         said = report.write_report(list(rows.values()), results, tmp_path / "R.md", "the command")
         assert said.endswith("6 rows, 11 runs; 1 rows without a run")
         page = (tmp_path / "R.md").read_text()
+        assert "commit abc1234" in page
         cells = {}
         for line in page.splitlines():
             if line.startswith("| **"):
