@@ -8,15 +8,20 @@ import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from PIL import Image
+from synthetic import shifted_pair, to_picture, write_calibration, write_uint16
 
 from monodepth_lib import data, depth, networks, predict, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from experiments import run  # noqa: E402
+from experiments.recipe import Recipe  # noqa: E402
 from tools import make_model  # noqa: E402
 
 SAMPLE = ROOT / "data/sample"
@@ -80,6 +85,31 @@ def test_the_card_says_all_that_a_user_asks(name, card):
     asked = {"training data", "licence", "command", "seed", "hours", "machine", "not good for", "settings"}
     assert asked <= {*card} and card["machine"]["commit"]
     assert (ROOT / f"models/{name}.md").read_text() == make_model.readable(card)
+
+
+def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "JUDGED_SIZE", (32, 96))
+    monkeypatch.setattr(make_model, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(make_model, "SAMPLE", str(data_dir))
+    monkeypatch.setattr(make_model, "GIF_DRIVE", "2020_01_01_drive_0004_sync")
+    (tmp_path / "models").mkdir()
+    for frame in range(3):
+        views = shifted_pair(32, 96, 4, frame)
+        for folder, view in zip(("image_0", "image_1"), views, strict=True):
+            (tmp_path / "stereo_2012" / folder).mkdir(parents=True, exist_ok=True)
+            to_picture(view).save(tmp_path / "stereo_2012" / folder / f"{frame:06d}_10.png")
+        write_uint16(tmp_path / f"stereo_2012/disp_noc/{frame:06d}_10.png", np.full((32, 96), 4.0))
+    write_calibration(tmp_path / "stereo_2012/calib_cam_to_cam.txt", focal=100.0, grey_baseline=0.288, width=96)
+    pictures = run.Pictures(str(data_dir), cache_dir=str(tmp_path / "cache"), cameras="colour")
+    recipe = Recipe(width=2, size=(32, 96), batch_size=2)
+    run.train("base", recipe, pictures, tmp_path / "run", steps=3, log=lambda _: None)
+    make_model.make_kitti(tmp_path / "run", str(tmp_path))
+    card = json.loads((tmp_path / "models/unet_kitti.json").read_text())
+    assert [found["images"] for found in card["measurements"]] == [3, 5]
+    assert str(tmp_path) not in json.dumps(card)  # no path of this machine
+    assert card["steps"] == 3 and card["settings"]["width"] == 2 and "NC" in card["licence"]
+    with Image.open(tmp_path / "models/unet_kitti.png") as maps, Image.open(tmp_path / "models/unet_kitti.gif") as gif:
+        assert maps.size == (2 * 96 + 4, 4 * 32 + 3 * 4) and gif.n_frames == 3
 
 
 def test_float32_where_float16_would_move_a_metric(monkeypatch, tmp_path):

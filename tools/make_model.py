@@ -82,9 +82,9 @@ def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[
     before = [measure(str(trained), *side)["mean"] for side in sides]
     for stored_as, made in (("float16", model.half), ("float32", lambda: networks.load_model(trained))):
         networks.save_model(made(), target, model.size, **model.notes)  # type: ignore[arg-type]
-        found = [measure(name, *side) for side in sides]
+        found = [measure(str(target), *side) for side in sides]
         moved = max(
-            abs(after["mean"][key] / full[key] - 1)
+            abs(after["mean"][key] - full[key]) / max(full[key], 0.01)  # a metric that is nearly 0 may stay so
             for after, full in zip(found, before, strict=True)
             for key in depth.METRICS
         )
@@ -133,7 +133,7 @@ def readable(card: dict) -> str:
 
 def about(name: str, stored_as: str) -> dict:
     """What a card says of the network itself."""
-    model = networks.load_model(name)
+    model = networks.load_model(MODELS / f"{name}.safetensors")
     return {
         "name": name,
         "network": model.config,
@@ -150,7 +150,7 @@ def about(name: str, stored_as: str) -> dict:
 
 def draw_gif(name: str) -> None:
     """Every second frame of the sample's long test drive beside its disparity, as a small gif for the README."""
-    model = networks.load_model(name)
+    model = networks.load_model(MODELS / f"{name}.safetensors")
     loader = data.prepare_dataloader(SAMPLE, "test", GIF_DRIVE, size=model.size)  # type: ignore[arg-type]
     disparities = list(testing.predict_each(model, loader))
     pairs = loader.dataset.pairs  # type: ignore[attr-defined]
@@ -165,7 +165,7 @@ def draw_gif(name: str) -> None:
 
 def draw_maps(name: str, folder: str, cameras: str) -> None:
     """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png: only what the network says."""
-    model = networks.load_model(name)
+    model = networks.load_model(MODELS / f"{name}.safetensors")
     pairs = testing.find_test_pairs(folder, None, cameras, "auto")
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
     loader = DataLoader(data.StereoDrives(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
