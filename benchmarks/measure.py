@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -83,6 +84,46 @@ def second(step: Callable[[], object], context: contextlib.AbstractContextManage
         start = time.perf_counter()
         step()
         return time.perf_counter() - start
+
+
+def apart(make: Callable[..., Callable[[], object]], *arguments: object) -> Callable[[], float]:
+    """A function that has `make(*arguments)()` done in a process of its own and returns the seconds that it took there.
+
+    So nobody profits or suffers from the memory that another has left. `make` is a module's function, and all processes
+    end with this one. Raises RuntimeError when it fails there.
+    """
+    import torch
+
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    work = context.Process(target=serve, args=(there, torch.get_num_threads(), make, arguments), daemon=True)
+    work.start()
+
+    def go() -> float:
+        here.send("go")
+        answer = here.recv()
+        if isinstance(answer, str):
+            raise RuntimeError(f"a measurement in a process of its own failed: {answer}")
+        return answer
+
+    return go
+
+
+def serve(pipe, threads: int, make: Callable[..., Callable[[], object]], arguments: tuple) -> None:
+    """What `apart` starts: for every word that comes through the pipe, the work is done once."""
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        work = make(*arguments)
+        while pipe.recv():
+            start = time.perf_counter()
+            work()
+            pipe.send(time.perf_counter() - start)
+    except EOFError:
+        pass  # the other side is gone
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager

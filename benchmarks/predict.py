@@ -1,7 +1,8 @@
-"""Item 3: testing a drive, flip post-processing and the writing of both arrays included."""
+"""Item 3: testing a drive, flip post-processing and the writing of both arrays included, each in its own process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +13,7 @@ from monodepth_lib.memory import kept_memory
 
 from . import ours, reference
 from .load import pillow
-from .measure import Options, Row, in_turn, rates
+from .measure import Options, Row, apart, in_turn, rates
 from .peer import Peer
 from .pictures import make_drive
 from .step import Convolutions, convolution_seconds
@@ -32,6 +33,20 @@ def lively_network(name: str, width: int, drive: Path, size: tuple[int, int]) ->
     return network
 
 
+def our_test(name: str, drive: Path, size: tuple[int, int], output: Path, batch: int) -> Callable[[], object]:
+    network = networks.get_model(name)
+    return lambda: ours.test_drive(network, drive, size, output, batch)
+
+
+def reference_test(name: str, drive: Path, size: tuple[int, int], output: Path) -> Callable[[], object]:
+    network = reference.Network(name, 64)
+    return lambda: reference.test_drive(network, drive, size, output)
+
+
+def peer_test(folder: Path, name: str, drive: Path, size: tuple[int, int], output: Path) -> Callable[[], object]:
+    return Peer(folder).tester(name, drive, size, output)
+
+
 def run(options: Options, peer: Peer | None) -> list[Row]:
     size, pictures, batch = ((64, 128), 3, 2) if options.quick else ((256, 512), 24, 8)
     name = "resnet18_md"
@@ -39,15 +54,16 @@ def run(options: Options, peer: Peer | None) -> list[Row]:
     plain = lively_network(name, 64, drive, size)
     trained = networks.get_model(name)
     trained.load_state_dict(plain.state_dict())
-    output = options.folder / "predictions"
-    folders = {key: output / key for key in ("one", "batch", "reference", "peer")}
+    folders = {key: options.folder / "predictions" / key for key in ("one", "batch", "reference", "peer")}
     for folder in folders.values():
         folder.mkdir(parents=True)
-    contenders = {
-        "one at a time": lambda: ours.test_drive(trained, drive, size, folders["one"]),
-        f"batches of {batch}": lambda: ours.test_drive(trained, drive, size, folders["batch"], batch),
-        "reference": lambda: reference.test_drive(plain, drive, size, folders["reference"]),
+    contenders: dict[str, Callable] = {
+        "one at a time": apart(our_test, name, drive, size, folders["one"], 1),
+        f"batches of {batch}": apart(our_test, name, drive, size, folders["batch"], batch),
+        "reference": apart(reference_test, name, drive, size, folders["reference"]),
     }
+    if peer:
+        contenders["base code"] = apart(peer_test, peer.folder, name, drive, size, folders["peer"])
     quick = networks.for_prediction(trained).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     picture = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
 
@@ -61,8 +77,6 @@ def run(options: Options, peer: Peer | None) -> list[Row]:
     contenders["network"] = network_alone
     contenders["convolutions"] = lambda: sum(convolution_seconds(done.calls)[0] for _ in range(pictures))
     contenders["decoding"] = lambda: pillow(drive, size, ["image_02"])
-    if peer:
-        contenders["base code"] = peer.tester(name, drive, size, folders["peer"])
     seconds = in_turn(contenders, options)
     speeds = {key: rates(values, pictures) for key, values in seconds.items()}
     rows = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +20,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks/ is a folder of the project, not par
 
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import growth, load, memory, ours, pictures, predict, reference, step  # noqa: E402
-from benchmarks.measure import Options, Row, child, in_turn  # noqa: E402
+from benchmarks.measure import Options, Row, apart, child, in_turn  # noqa: E402
 from benchmarks.measure import memory as memory_now  # noqa: E402
 from benchmarks.peer import Peer  # noqa: E402
 from monodepth_lib import losses, networks  # noqa: E402
@@ -28,6 +31,28 @@ NETWORKS = [("unet", 4), ("resnet18_md", 64)]
 def views(size=(64, 128), count=2):
     pairs = [street_pair(*size, seed=seed) for seed in range(count)]
     return (torch.cat([pair[view] for pair in pairs]) for view in (0, 1))
+
+
+def waits(seconds: float) -> Callable[[], object]:
+    return lambda: time.sleep(seconds) if seconds else 1 / 0
+
+
+def names_its_process(path: Path) -> Callable[[], object]:
+    return lambda: path.write_text(str(os.getpid()))
+
+
+class TestApart:
+    def test_the_work_is_done_elsewhere_and_its_seconds_come_back(self, tmp_path):
+        work = apart(names_its_process, tmp_path / "pid")
+        assert 0 < work() < 5
+        first = (tmp_path / "pid").read_text()
+        work()
+        assert (tmp_path / "pid").read_text() == first != str(os.getpid())
+        assert apart(waits, 0.2)() >= 0.2
+
+    def test_what_fails_there_fails_here(self):
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            apart(waits, 0)()
 
 
 class TestReference:
@@ -244,7 +269,8 @@ def test_old_names_are_put_back_for_the_base_code(tmp_path, monkeypatch):
 
 def test_prediction_stands_beside_the_peer_where_there_is_one(tmp_path, monkeypatch):
     """With a base code, its rows hold the targets and the reference's none."""
-    peer = SimpleNamespace(tester=lambda *_: lambda: None)
+    peer = SimpleNamespace(folder=tmp_path)
+    monkeypatch.setattr(predict, "apart", lambda *_: lambda: 1.0)
     monkeypatch.setattr(predict, "ours", SimpleNamespace(test_drive=lambda *a: np.zeros((3, 64, 128), np.float32)))
     monkeypatch.setattr(reference, "test_drive", lambda *a: np.zeros((3, 64, 128), np.float32))
     rows = predict.run(Options(tmp_path, "data/sample", 1, True), peer)
