@@ -12,12 +12,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
+work: Callable[[], object]  # of a process of `apart`
 
 
 @dataclass
@@ -89,41 +91,39 @@ def second(step: Callable[[], object], context: contextlib.AbstractContextManage
 def apart(make: Callable[..., Callable[[], object]], *arguments: object) -> Callable[[], float]:
     """A function that has `make(*arguments)()` done in a process of its own and returns the seconds that it took there.
 
-    So nobody profits or suffers from the memory that another has left. `make` is a module's function, and all processes
-    end with this one. Raises RuntimeError when it fails there.
+    So nobody profits or suffers from the memory that another has left. `make` is a module's function. Raises
+    RuntimeError when it fails there, or when that process dies.
     """
     import torch
 
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    work = context.Process(target=serve, args=(there, torch.get_num_threads(), make, arguments), daemon=True)
-    work.start()
+    process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    made = process.submit(prepare, torch.get_num_threads(), make, arguments)
 
     def go() -> float:
-        here.send("go")
-        answer = here.recv()
-        if isinstance(answer, str):
-            raise RuntimeError(f"a measurement in a process of its own failed: {answer}")
-        return answer
+        try:
+            made.result()
+            return process.submit(seconds_there).result()
+        except Exception as error:
+            name = type(error).__name__
+            raise RuntimeError(f"a measurement in a process of its own failed: {name}: {error}") from error
 
     return go
 
 
-def serve(pipe, threads: int, make: Callable[..., Callable[[], object]], arguments: tuple) -> None:
-    """What `apart` starts: for every word that comes through the pipe, the work is done once."""
+def prepare(threads: int, make: Callable[..., Callable[[], object]], arguments: tuple) -> None:
+    """In the process of `apart`: makes the work that it is there for."""
     import torch
 
+    global work
     torch.set_num_threads(threads)
-    try:
-        work = make(*arguments)
-        while pipe.recv():
-            start = time.perf_counter()
-            work()
-            pipe.send(time.perf_counter() - start)
-    except EOFError:
-        pass  # the other side is gone
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+    work = make(*arguments)
+
+
+def seconds_there() -> float:
+    """In the process of `apart`: does its work once."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 @contextlib.contextmanager

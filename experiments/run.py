@@ -166,7 +166,8 @@ def train(
     A finished run is not done again. A killed one goes on from `last.pt`, written every `save_minutes`: all that is
     drawn follows from seed and step, so with the same `steps` it ends with the weights of a run that was never
     interrupted. `weights.safetensors` are the last ones (the running average where the recipe has one): none is chosen
-    by a measurement. `every` so many steps (0: never) the run is measured for the log.
+    by a measurement. `every` so many steps (0: never) the run is measured for the log, at the size that it then
+    learns from.
     Raises ValueError where `output` holds another run, FloatingPointError for a loss that is not finite.
     """
     dataset = pictures.training(recipe, seed)

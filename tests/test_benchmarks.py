@@ -41,6 +41,10 @@ def names_its_process(path: Path) -> Callable[[], object]:
     return lambda: path.write_text(str(os.getpid()))
 
 
+def dies() -> Callable[[], object]:
+    return lambda: os._exit(1)
+
+
 class TestApart:
     def test_the_work_is_done_elsewhere_and_its_seconds_come_back(self, tmp_path):
         work = apart(names_its_process, tmp_path / "pid")
@@ -53,6 +57,10 @@ class TestApart:
     def test_what_fails_there_fails_here(self):
         with pytest.raises(RuntimeError, match="ZeroDivisionError"):
             apart(waits, 0)()
+
+    def test_a_process_that_dies_is_not_waited_for(self):
+        with pytest.raises(RuntimeError, match="BrokenProcessPool"):
+            apart(dies)()
 
 
 class TestReference:

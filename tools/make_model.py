@@ -234,9 +234,11 @@ def main(arguments: list[str] | None = None) -> None:
     made.add_argument("--run", type=Path, required=True, help="the folder with its result.json and weights.safetensors")
     made.add_argument("--data", required=True, help="the folder with stereo_2012/")
     more = commands.add_parser("measure")
-    more.add_argument("name")
+    more.add_argument("name", choices=sorted(path.stem for path in MODELS.glob("*.json")))
     more.add_argument("--data", required=True)
-    options, passed = parser.parse_known_args(arguments)
+    options, passed = parser.parse_known_args(arguments)  # what `measure` does not know goes on to testing
+    if passed and options.command != "measure":
+        parser.error(f"unknown: {' '.join(passed)}")
     if options.command == "sample":
         make_sample()
     elif options.command == "kitti":
