@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from monodepth_lib import losses
 from monodepth_lib.depth import resize_map
+from monodepth_lib.losses import pixel_cost
 from monodepth_lib.networks import DisparityHead, Monodepth, get_model, load_model
+from monodepth_lib.testing import semi_global_matching
 from monodepth_lib.transforms import VIEWS
 
 CHOICES = {"judged": ("own", "twice", "full"), "schedule": ("halve_twice", "cosine")}
@@ -47,6 +49,7 @@ class Recipe:
     judged: str = "own"  # the size at which: a map's own, twice its size, or the full one
     mask_outside: bool = False  # leave out what the other view cannot show, beyond its border
     mask_occluded: bool = False  # leave out what, by the other view's map, lies behind something nearer
+    stereo_hints: float = 0.0  # weight of |log d - log hint|, hints by a stereo matcher, where they explain more
     grey_loss: bool = False  # compare brightness alone: a third of the numbers
     # the batch
     batch_size: int = 8
@@ -182,9 +185,12 @@ class RecipeLoss(nn.Module):
     def forward(self, disparities: list[Tensor], left: Tensor, right: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         r = self.recipe
         left, right = left.contiguous(), right.contiguous()  # as in the library
+        hints = stereo_hints(left, right) if r.stereo_hints else None
         if r.grey_loss:
             left, right = left.mean(1, keepdim=True), right.mean(1, keepdim=True)
         parts = {name: torch.zeros((), device=left.device) for name in ("appearance", "smoothness", "consistency")}
+        if hints is not None:
+            parts["hints"] = torch.zeros((), device=left.device)
         for scale in r.maps:
             judged = {"own": scale, "twice": max(0, scale - 1), "full": 0}[r.judged]
             size = disparities[judged].shape[-2:]
@@ -199,13 +205,27 @@ class RecipeLoss(nn.Module):
                 parts["appearance"] = parts["appearance"] + masked_appearance(image, estimate, seen, r.ssim_weight)
             smooth = self.smoothness(d_l, image_l) + self.smoothness(d_r, image_r)
             parts["smoothness"] = parts["smoothness"] + r.smoothness_weight * smooth / 2**judged
+            if hints is not None:
+                for hint, d, image, other, side in zip(
+                    hints, (d_l, d_r), (image_l, image_r), (image_r, image_l), (-1, 1), strict=True
+                ):
+                    parts["hints"] = parts["hints"] + r.stereo_hints * self.from_hint(hint, d, image, other, side)
             apart = (d_l - other_l).abs().mean() + (d_r - other_r).abs().mean()
             parts["consistency"] = parts["consistency"] + r.consistency_weight * apart
-        total = parts["appearance"] + parts["smoothness"] + parts["consistency"]
+        total = sum(parts.values(), torch.zeros((), device=left.device))
         return total, {name: part.detach() for name, part in parts.items()}
 
     def warp(self, image: Tensor, disparity: Tensor) -> Tensor:
         return warp(image, disparity, self.recipe.zero_padding, self.recipe.unaligned)
+
+    def from_hint(self, hint: Tensor, disparity: Tensor, image: Tensor, other: Tensor, side: int) -> Tensor:
+        """How far `disparity` is from the hint, the mean over a view's pixels; 0 where the hint explains no more."""
+        hint = F.interpolate(hint, disparity.shape[-2:], mode="nearest-exact")
+        with torch.no_grad():
+            costs = (pixel_cost(image, self.warp(other, side * d), self.recipe.ssim_weight) for d in (hint, disparity))
+            better = torch.lt(*costs) & (hint > 0)
+        apart = (disparity.clamp(min=1e-4).log() - hint.clamp(min=1e-4).log()).abs()
+        return (apart * better).mean()
 
     def smoothness(self, disparity: Tensor, image: Tensor) -> Tensor:
         if self.recipe.mean_normalised:
@@ -234,7 +254,23 @@ def masked_appearance(image: Tensor, estimate: Tensor, seen: Tensor | None, ssim
     """`losses.appearance_loss`, or the mean of `losses.pixel_cost` over the pixels where `seen` (N, 1, H, W) is 1."""
     if seen is None:
         return losses.appearance_loss(image, estimate, ssim_weight)
-    return (losses.pixel_cost(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
+    return (pixel_cost(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
+
+
+def stereo_hints(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Left and right disparities (N, 1, H, W) by a stereo matcher, fractions of the width, 0 where it has none.
+
+    The matcher knows photographs alone, as the network does, but both of them (Depth Hints, Watson et al., 2019).
+    """
+
+    def match(views: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return np.stack([semi_global_matching(*pair) for pair in zip(views, others, strict=True)])[:, None]
+
+    grey_l, grey_r = ((255 * view.mean(1)).round().byte().cpu().numpy() for view in (left, right))
+    mirrored = (np.ascontiguousarray(view[..., ::-1]) for view in (grey_r, grey_l))  # in a mirror, right is left
+    hints = match(grey_l, grey_r), match(*mirrored)[..., ::-1].copy()
+    hint_l, hint_r = (torch.from_numpy(hint).to(left) / left.shape[-1] for hint in hints)
+    return hint_l, hint_r
 
 
 # --- the batch ------------------------------------------------------------------------------------------------------

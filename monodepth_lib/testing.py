@@ -279,16 +279,24 @@ def fill_holes(disparity: np.ndarray) -> np.ndarray:
 def match_views(pair: kitti.Pair) -> Tensor:
     """Left disparity (H, W), a fraction of the width, by semi-global matching of both views (Hirschmüller, 2008).
 
-    OpenCV's StereoSGBM on grey pictures, disparities up to 15 % of the width, with the left-right check; what it does
-    not match, and what it matches at less than 1 px, is a hole for `fill_holes`, so that every pixel has an answer. Its
-    settings were chosen on scenes of KITTI stereo 2012. Raises ModuleNotFoundError where OpenCV is not installed.
+    What `semi_global_matching` leaves open is filled by `fill_holes`, so that every pixel has an answer. Raises
+    ModuleNotFoundError where OpenCV is not installed.
+    """
+    left, right = (np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right))
+    if left.shape != right.shape:
+        raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
+    return torch.from_numpy(fill_holes(semi_global_matching(left, right)) / np.float32(left.shape[1]))
+
+
+def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Left disparity (H, W) in px, 0 where there is none, of two grey uint8 pictures (H, W), up to 15 % of the width.
+
+    OpenCV's StereoSGBM with the left-right check; a match at less than 1 px counts as none. Its settings were chosen
+    on scenes of KITTI stereo 2012. Raises ModuleNotFoundError where OpenCV is not installed.
     """
     import cv2
 
-    views = [np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right)]
-    if views[0].shape != views[1].shape:
-        raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
-    height, width = views[0].shape
+    height, width = left.shape
     furthest, block = 16 * -(-round(0.15 * width) // 16), 5
     matcher = cv2.StereoSGBM.create(
         minDisparity=0,
@@ -304,9 +312,9 @@ def match_views(pair: kitti.Pair) -> Tensor:
         mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
     )
     # it leaves out the columns whose search would leave the picture: widen both by the border's pixels
-    left, right = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in views)
-    pixels = matcher.compute(left, right)[:, furthest:].astype(np.float32) / 16
-    return torch.from_numpy(fill_holes(np.where(pixels < 1, 0, pixels)) / np.float32(width))
+    widened = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in (left, right))
+    pixels = matcher.compute(*widened)[:, furthest:].astype(np.float32) / 16
+    return np.where(pixels < 1, 0, pixels)
 
 
 # --- tables and files -------------------------------------------------------------------------------------------------

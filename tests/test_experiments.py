@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -213,6 +214,48 @@ class TestMasks:
         slow = [float(cost[n, 0, y, x]) for n in range(2) for y in range(32) for x in range(96) if seen[n, 0, y, x]]
         assert float(recipes.masked_appearance(left, right, seen, 0.85)) == pytest.approx(np.mean(slow), rel=1e-5)
         assert float(recipes.masked_appearance(left, right, torch.zeros_like(seen), 0.85)) == 0
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("cv2"), reason="the extra sgm is not installed (pip install -e '.[sgm]')"
+)
+class TestStereoHints:
+    """A wall at 3 px and a box before it at 12."""
+
+    def test_each_view_has_its_own(self):
+        left, right, *truth = street_pair(64, 128, near=12, far=3)
+        for hint, true in zip(recipes.stereo_hints(left, right), truth, strict=True):
+            found = hint > 0
+            assert hint.shape == true.shape and float(found.float().mean()) > 0.6
+            close = (hint - true).abs()[found] * 128 < 0.5
+            assert float(close.float().mean()) > 0.9
+
+    def test_it_pulls_to_the_hint_where_that_explains_more(self):
+        left, right, d_left, d_right = street_pair(64, 128, near=12, far=3)
+        loss = RecipeLoss(Recipe(stereo_hints=1.0))
+        for true, image, other, side in ((d_left, left, right, -1), (d_right, right, left, +1)):
+            hint = true.clone()
+            hint[..., :32, :] = 0  # no hint there
+            wrong = (true * 1.5).requires_grad_()
+            apart = loss.from_hint(hint, wrong, image, other, side)
+            apart.backward()
+            assert (wrong.grad[..., :32, :] == 0).all()
+            pulled = wrong.grad[..., 32:, :] > 0  # towards the smaller, which is the true one
+            assert float(pulled.float().mean()) > 0.8 and (wrong.grad >= 0).all()
+            assert float(apart.detach()) == pytest.approx(np.log(1.5) * float(pulled.float().mean()) / 2, rel=1e-4)
+            assert float(loss.from_hint(1.5 * hint, true, image, other, side)) < 0.1 * float(apart.detach())
+
+    def test_a_weight_that_reaches_the_total(self):
+        left, right, d_left, d_right = street_pair(64, 128, near=12, far=3)
+        maps = [F.avg_pool2d(1.5 * torch.cat([d_left, d_right], 1), 2**scale) for scale in range(4)]
+        without, one, two = (parts_of(maps, left, right, stereo_hints=weight) for weight in (0.0, 1.0, 2.0))
+        assert "hints" not in without and one["hints"] > 0.5 and two["hints"] == pytest.approx(2 * one["hints"])
+        for found in (one, two):
+            assert found["total"] == pytest.approx(without["total"] + found["hints"])
+        loss, (d_l, d_r), views = RecipeLoss(Recipe()), maps[0].split(1, 1), recipes.stereo_hints(left, right)
+        expected = loss.from_hint(views[0], d_l, left, right, -1) + loss.from_hint(views[1], d_r, right, left, +1)
+        largest = parts_of(maps, left, right, stereo_hints=1.0, maps=(0,))
+        assert largest["hints"] == pytest.approx(float(expected))
 
 
 class TestNetwork:
