@@ -1,4 +1,4 @@
-"""`python -m experiments`: trains one recipe, or every row of a sweep, and writes the page of results."""
+"""`python -m experiments`: trains one recipe, or every row of a sweep, and writes the pages of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from monodepth_lib import kitti
 
-from . import report, run, sweep
+from . import long, report, run, sweep
 
 SHARED = ("data", "minutes", "steps", "cameras", "val_drives", "test_drives", "cache_dir", "sweep")
 
@@ -21,6 +21,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="one recipe, by the name of its row; started again, it goes on")
     many = commands.add_parser("sweep", help="all runs that are missing, then the page of results")
+    page = commands.add_parser("page", help="the page of finished runs of `train`")
+    page.add_argument("runs", nargs="+", help="their folders")
     one.add_argument("row", help="a row of the sweep file, such as best")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--every", type=int, default=300, help="measure and log after so many steps (0: at the end alone)")
@@ -28,21 +30,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     many.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the threads")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
-    many.add_argument("--page", default="experiments/RESULTS.md", help="its picture is written beside it")
-    for command, output in ((one, "output/kitti"), (many, "output/experiments")):
+    for command, written in ((many, "experiments/RESULTS.md"), (page, "experiments/LONG.md")):
+        command.add_argument("--page", default=written, help="its picture is written beside it (default: %(default)s)")
+    for command in (one, many, page):
         add = command.add_argument
         add("--data", default="data", help="folder with train/, vals/ and stereo_2012/ or test/ (default: data)")
+        add("--threads", type=int, default=torch.get_num_threads(), help="torch's threads, of all jobs together")
+        add("--cameras", choices=list(kitti.CAMERAS), default="grey")
+        add("--cache-dir", default="output/cache", help="decoded pictures go here (default: output/cache)")
+    for command, output in ((one, "output/kitti"), (many, "output/experiments")):
+        add = command.add_argument
         add("--output", default=output, help="default: %(default)s")
         add("--minutes", type=float, default=10, help="training time of a run (default: 10)")
         add("--steps", type=int, help="end a run after so many steps instead")
-        add("--threads", type=int, default=torch.get_num_threads(), help="torch's threads, of all jobs together")
-        add("--cameras", choices=list(kitti.CAMERAS), default="grey")
         add("--val-drives", help="default: folder vals; none: no validation")
         add("--test-drives", help="default: stereo_2012 where there is one, else folder test; none: no test")
-        add("--cache-dir", default="output/cache", help="decoded pictures go here (default: output/cache)")
         add("--sweep", default="experiments/sweep.toml", help="the file with the rows (default: %(default)s)")
     options = parser.parse_args(arguments)
-    numbers = options.minutes, options.steps, options.threads, getattr(options, "jobs", None)
+    numbers = [getattr(options, name, None) for name in ("minutes", "steps", "threads", "jobs")]
     if any(number is not None and number <= 0 for number in numbers):
         parser.error("--minutes, --steps, --threads and --jobs must be above 0")
     return options
@@ -51,11 +56,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 a run failed, 2 wrong arguments or data, 130 Ctrl-C."""
     options = parse(arguments)
-    output, failed = kitti.project_path(options.output), []
-    pictures = run.Pictures(
-        options.data, options.cameras, options.val_drives, options.test_drives, options.cache_dir
-    )  # fmt: skip
+    command = " ".join(["python -m experiments", *(sys.argv[1:] if arguments is None else arguments)])
+    failed: list[str] = []
     try:
+        if options.command == "page":
+            torch.set_num_threads(options.threads)
+            pictures = run.Pictures(options.data, options.cameras, cache_dir=options.cache_dir)
+            folders = [kitti.project_path(folder) for folder in options.runs]
+            log(long.write_page(folders, pictures, kitti.project_path(options.page), command))
+            return 0
+        output = kitti.project_path(options.output)
+        pictures = run.Pictures(
+            options.data, options.cameras, options.val_drives, options.test_drives, options.cache_dir
+        )  # fmt: skip
         rows = sweep.read_rows(kitti.project_path(options.sweep))
         if options.command == "train":
             torch.set_num_threads(options.threads)
@@ -80,7 +93,6 @@ def main(arguments: list[str] | None = None) -> int:
                 else:
                     runs[row.name, seed] = [*passed, f"--seed={seed}"]
             failed = sweep.run_all(runs, output, options.jobs, log)
-        command = " ".join(["python -m experiments", *(sys.argv[1:] if arguments is None else arguments)])
         log(report.write_report(list(rows.values()), output, kitti.project_path(options.page), command))
     except (ValueError, OSError, ArithmeticError) as error:
         print(error, file=sys.stderr)

@@ -61,8 +61,8 @@ class Pictures:
 
     def loader(self, side: str, size: tuple[int, int], **options) -> DataLoader:
         """Pictures as they are and in order, unless `options` of `prepare_dataloader` say otherwise."""
-        options = dict(cameras=self.cameras, size=size, cache_dir=self.cache_dir) | options
-        return prepare_dataloader(self.folder, side, self.drives(side), **options)
+        options = dict(drives=self.drives(side), cameras=self.cameras, size=size, cache_dir=self.cache_dir) | options
+        return prepare_dataloader(self.folder, side, **options)
 
     def training(self, recipe: Recipe, seed: int) -> CachedDrives:
         """The pairs to learn from, whose `__getitems__` makes a batch."""
@@ -284,10 +284,13 @@ def said(found: dict) -> str:
 
 
 def read_result(path: Path, expected: dict) -> dict | None:
-    """The result in a file; None when there is none. Raises ValueError where it does not say what is expected."""
+    """The result in a file; None when there is none. Raises ValueError where it does not say what is expected.
+
+    A switch that the run did not have yet stands where it changes nothing.
+    """
     if not path.is_file():
         return None
-    found = json.loads(path.read_text())
+    found = Recipe().switches() | json.loads(path.read_text())
     other = [f"{key} {found.get(key)} (here {value})" for key, value in expected.items() if found.get(key) != value]
     if other:
         raise ValueError(f"{path} is of another run, {', '.join(other)}: remove its folder or choose another output")

@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # experiments/ is a folder of the project, not part of the installed package
 
 from experiments import __main__ as command  # noqa: E402
+from experiments import long, report, run, sweep  # noqa: E402
 from experiments import recipe as recipes  # noqa: E402
-from experiments import report, run, sweep  # noqa: E402
 from experiments.recipe import Recipe, RecipeLoss, make_model  # noqa: E402
 from monodepth_lib import depth, kitti, losses, networks, testing, training  # noqa: E402
 
@@ -840,3 +840,81 @@ class TestReport:
         assert "--report" in (tmp_path / "R.md").read_text()
         assert command.main([*common, str(tmp_path / "nothing")]) == 2
         assert "holds no finished run of base, same" in capsys.readouterr().err
+
+    def test_a_switch_that_came_later_stands_where_it_changes_nothing(self, rows, results):
+        path = results / "base/seed0/result.json"
+        older = json.loads(path.read_text())
+        del older["zoom"], older["stereo_hints"]
+        path.write_text(json.dumps(older))
+        assert run.read_result(path, {"zoom": 1.0})["stereo_hints"] == 0
+        with pytest.raises(ValueError, match=r"zoom 1.0 \(here 0.5\)"):
+            run.read_result(path, {"zoom": 0.5})
+
+
+class TestPage:
+    """Runs of hours, beside the paper."""
+
+    @pytest.fixture
+    def trained(self, data_dir, tmp_path):
+        """Two finished runs with a measurement on the way; the second is measured on what ours call stereo_2015."""
+        where = pictures(data_dir, tmp_path)
+        folders = [tmp_path / "short", tmp_path / "long"]
+        for folder, recipe in zip(folders, (TINY, recipes.replace(TINY, zoom=0.7)), strict=True):
+            run.train(folder.name, recipe, where, folder, steps=2, every=1, log=lambda _: None)
+        weights = str(folders[1] / "weights.safetensors")
+        options = ["--weights", weights, "--data", str(data_dir), "--output", str(folders[1] / "stereo_2015")]
+        assert testing.main(options) == 0
+        return folders
+
+    def test_the_figures_are_those_of_the_runs(self, data_dir, tmp_path, trained):
+        options = ["--data", str(data_dir), "--cameras", "colour", "--cache-dir", str(tmp_path / "cache")]
+        page = tmp_path / "LONG.md"
+        assert command.main(["page", *map(str, trained), *options, "--page", str(page)]) == 0
+        text = page.read_text()
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| **" in line]
+        assert [row[0] for row in cells] == ["**short, seed 0**", "**long, seed 0**"]
+        assert (cells[0][1], cells[1][1]) == ("width 2, size (32, 96), batch_size 4", cells[0][1] + ", zoom 0.7")
+        for folder, row in zip(trained, cells, strict=True):
+            result = json.loads((folder / "result.json").read_text())
+            assert row[2:5] == [f"{result['trained_minutes'] / 60:.2f}", "2", f"{result['parameters'] / 1e6:.1f}"]
+            assert row[5].endswith(f", {result['val_loss']:.3f}")
+            expected = [f"{result['pp'][key]:.3f} ± {result['spread'][key]:.3f}" for key in ("abs_rel", "d1_all")]
+            assert row[6:8] == expected
+        assert cells[0][8:] == ["not measured"] * 2
+        found = json.loads((trained[1] / "stereo_2015/metrics.json").read_text())
+        mean, spread = found["means"][0], found["standard_deviations"][0]
+        assert cells[1][8:] == [f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in ("abs_rel", "d1_all")]
+        assert f"`python -m experiments page {trained[0]}" in text and "![loss" in text
+        assert page.with_suffix(".png").stat().st_size > 5000
+
+    def test_the_loss_is_of_training_pairs_like_those_of_vals(self, data_dir, tmp_path, trained, monkeypatch):
+        monkeypatch.setattr(long, "KNOWN_ALIKE", "2020_01_01_drive_0002")
+        where = pictures(data_dir, tmp_path)
+        found = long.read_run(trained[0], where).train_loss
+        loss, model = losses.MonodepthLoss(), networks.load_model(trained[0] / "weights.safetensors")
+        own, judged = (
+            where.loader("train", size, drives="2020_01_01_drive_0002_sync", augment=False, batch_size=4)
+            for size in (TINY.size, run.JUDGED_SIZE)
+        )
+        (seen,), (batch,) = own, judged  # the four pairs of that drive
+        with torch.no_grad():
+            maps = model.eval()(seen["left_image"])
+        height, width = run.JUDGED_SIZE
+        maps = [depth.resize_map(both, (height >> scale, width >> scale)) for scale, both in enumerate(maps)]
+        assert found == pytest.approx(float(loss(maps, batch["left_image"], batch["right_image"])[0]), rel=1e-5)
+
+    def test_curves_end_where_the_run_ended(self, data_dir, tmp_path, trained):
+        runs = [long.read_run(folder, pictures(data_dir, tmp_path)) for folder in trained]
+        figure = long.curves(runs)
+        for axis, keys in zip(figure.axes, (("val_loss",), ("pp", "abs_rel"), ("pp", "d1_all")), strict=True):
+            for line, one in zip(axis.lines, runs, strict=True):
+                (x, y), first, last = line.get_data(), one.result["history"][0], one.result
+                assert list(x) == [first["minutes"], last["trained_minutes"]]
+                for key in keys:
+                    first, last = first[key], last[key]
+                assert list(y) == [first, last]
+        report.plt.close(figure)
+
+    def test_an_unfinished_run_is_named(self, data_dir, tmp_path, capsys):
+        assert command.main(["page", str(tmp_path / "none"), "--data", str(data_dir)]) == 2
+        assert f"{tmp_path / 'none'} holds no finished run" in capsys.readouterr().err

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 
 from benchmarks.measure import machine
 from experiments.recipe import Recipe
+from experiments.run import read_result
 from monodepth_lib import batch, data, depth, gif, kitti, networks, plots, testing, training
 from monodepth_lib.transforms import image_transforms
 
@@ -205,7 +206,9 @@ def make_sample() -> None:
 
 
 def make_kitti(run: Path, folder: str) -> None:
-    name, result = "unet_kitti", json.loads((run / "result.json").read_text())
+    name, result = "unet_kitti", read_result(run / "result.json", {})
+    if result is None:
+        sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m experiments train` goes on")
     truth = f"{folder}/stereo_2012"
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {

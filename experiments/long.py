@@ -1,0 +1,116 @@
+"""The page of trainings of hours: what they reached, beside the paper, and what limits them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch.utils.data import DataLoader
+
+from monodepth_lib import kitti
+from monodepth_lib.networks import load_model
+
+from .recipe import Recipe, changed, difference
+from .run import JUDGED_SIZE, Pictures, read_result, standard_loss
+
+KNOWN_ALIKE = "stereo_2012"  # training drives whose name begins so are of the kind that vals are
+FINISHED = "stereo_2015"  # the folder in a run where `python -m monodepth_lib.testing` left its report
+
+PAPER = """\
+| *the paper's network (VGG)* | 29,000 colour pairs at 256x512 on a GPU | days | | | | | | .124 | .303 |
+| *its released model, measured again* | the same | days | | | | | | .117 | .309 |"""
+
+INTRODUCTION = """\
+- Depth: all pixels with truth up to 80 m, with post-processing, no median scaling; ± is the standard deviation over
+  images. stereo_2012 chose the recipes; stereo_2015 was measured once, when a run was finished.
+- The paper's two lines are of all 200 scenes of stereo 2015, non-occluded truth, no post-processing; ours of 65 of
+  these scenes with the truth of all pixels and post-processing, by networks that never saw a colour.
+- Loss: the library's MonodepthLoss at {size} of pairs that were trained on, and of vals, which are of the same kind
+  (KITTI stereo 2012) and were not. More pairs would close what lies between these two; what still falls at the end of
+  the curves, more time would bring down."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, its loss on what it was trained on, and its report on stereo 2015 where there is one."""
+
+    result: dict
+    train_loss: float
+    report: dict | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.result['row']}, seed {self.result['seed']}"
+
+    def cells(self) -> list[str]:
+        result = self.result
+        recipe = changed(Recipe(), {key: result[key] for key in Recipe().switches()}, result["row"])
+        cells = [f"**{self.name}**", difference(recipe, Recipe()), f"{result['trained_minutes'] / 60:.2f}"]
+        cells += [str(result["trained_steps"]), f"{result['parameters'] / 1e6:.1f}"]
+        cells.append(f"{self.train_loss:.3f}, {result['val_loss']:.3f}")
+        cells += [f"{result['pp'][key]:.3f} ± {result['spread'][key]:.3f}" for key in ("abs_rel", "d1_all")]
+        if self.report is None:
+            return [*cells, "not measured", "not measured"]
+        mean, spread = self.report["means"][0], self.report["standard_deviations"][0]
+        return [*cells, *(f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in ("abs_rel", "d1_all"))]
+
+
+def read_run(folder: Path, pictures: Pictures) -> Run:
+    """Raises ValueError where the run is not finished, or was trained without measuring loss and depth."""
+    result = read_result(folder / "result.json", {})
+    if result is None or not {"pp", "val_loss"} <= {*result}:
+        raise ValueError(f"{folder} holds no finished run with loss and depth: go on with the `train` that began it")
+    alike = ",".join(name for name in result["train_drives"] if name.startswith(KNOWN_ALIKE)) or None
+    plain = dict(drives=alike, augment=False, batch_size=1)
+    sets = [pictures.loader("train", tuple(size), **plain).dataset for size in (result["size"], JUDGED_SIZE)]
+    loaders = (DataLoader(dataset, 8, collate_fn=dict) for dataset in sets)
+    loss = standard_loss(load_model(folder / "weights.safetensors"), *loaders)
+    report = folder / FINISHED / "metrics.json"
+    return Run(result, loss, json.loads(report.read_text()) if report.is_file() else None)
+
+
+def curves(runs: Sequence[Run]) -> Figure:
+    """Loss on vals, Abs Rel and D1-all on the way."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for axis, name in zip(axes, ("loss on vals", "Abs Rel", "D1-all"), strict=True):
+        axis.set(xlabel="minutes", title=name)
+        axis.grid(alpha=0.3)
+    for run in runs:
+        points = [*run.result["history"], {**run.result, "minutes": run.result["trained_minutes"]}]
+        minutes = [point["minutes"] for point in points]
+        axes[0].plot(minutes, [point["val_loss"] for point in points], label=run.name)
+        for axis, key in zip(axes[1:], ("abs_rel", "d1_all"), strict=True):
+            axis.plot(minutes, [point["pp"][key] for point in points], label=run.name)
+    axes[0].legend()
+    return figure
+
+
+def write_page(folders: Sequence[Path], pictures: Pictures, page: Path, command: str) -> str:
+    """Writes the page and, beside it, its picture; returns a sentence."""
+    runs = [read_run(folder, pictures) for folder in folders]
+    heads = ["run", "what differs from the defaults", "hours", "steps", "M parameters", "loss: trained on, vals"]
+    heads += [f"{where}, {metric}" for where in ("stereo_2012", "stereo_2015") for metric in ("Abs Rel", "D1-all")]
+    machines = sorted({"{processor}, {threads} threads, torch {torch}, {date}, commit {commit}".format(
+        **run.result["machine"]) for run in runs})  # fmt: skip
+    text = [
+        "# Trainings of hours, beside the paper\n",
+        "Written by a command, so do not edit. Recipes: `experiments/recipe.py` explains the switches.\n",
+        f"- Command: `{command}`",
+        f"- Machine: {'; '.join(machines)}.",
+        INTRODUCTION.format(size=f"{JUDGED_SIZE[0]}x{JUDGED_SIZE[1]}") + "\n",
+        f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}",
+        *(f"| {' | '.join(run.cells())} |" for run in runs),
+        PAPER,
+        f"\n![loss and depth over the minutes]({page.with_suffix('.png').name})\n",
+    ]
+    figure = curves(runs)
+    with kitti.written_beside(page.with_suffix(".png")) as partial:
+        figure.savefig(partial, format="png", dpi=100)
+    plt.close(figure)
+    with kitti.written_beside(page) as partial:
+        partial.write_text("\n".join(text))
+    return f"{page}: {len(runs)} runs"
