@@ -34,6 +34,18 @@ INTRODUCTION = """\
   the curves, more time would bring down."""
 
 
+SHIPPED = """
+One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says of
+eight scenes of stereo_2012, disparity only (bright is near), each from one photograph:
+
+![eight disparity maps](../models/unet_kitti.png)
+
+And of a rendered drive, which it has never seen the like of:
+
+![a rendered street and its disparity](../models/unet_kitti.gif)
+"""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run, its loss on what it was trained on, and its report on stereo 2015 where there is one."""
@@ -107,6 +119,8 @@ def write_page(folders: Sequence[Path], pictures: Pictures, page: Path, command:
         PAPER,
         f"\n![loss and depth over the minutes]({page.with_suffix('.png').name})\n",
     ]
+    if (page.parent / "../models/unet_kitti.md").is_file():
+        text.append(SHIPPED)
     figure = curves(runs)
     with kitti.written_beside(page.with_suffix(".png")) as partial:
         figure.savefig(partial, format="png", dpi=100)

@@ -915,6 +915,15 @@ class TestPage:
                 assert list(y) == [first, last]
         report.plt.close(figure)
 
+    def test_what_is_shipped_is_shown_where_it_lies(self, data_dir, tmp_path, trained):
+        where, page = pictures(data_dir, tmp_path), tmp_path / "experiments/LONG.md"
+        page.parent.mkdir()
+        for there in (False, True):
+            long.write_page(trained, where, page, "")
+            assert ("![eight disparity maps](../models/unet_kitti.png)" in page.read_text()) == there
+            (tmp_path / "models").mkdir(exist_ok=True)
+            (tmp_path / "models/unet_kitti.md").touch()
+
     def test_an_unfinished_run_is_named(self, data_dir, tmp_path, capsys):
         assert command.main(["page", str(tmp_path / "none"), "--data", str(data_dir)]) == 2
         assert f"{tmp_path / 'none'} holds no finished run" in capsys.readouterr().err
