@@ -35,8 +35,8 @@ INTRODUCTION = """\
 
 
 SHIPPED = """
-One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says of
-eight scenes of stereo_2012, disparity only (bright is near), each from one photograph:
+One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says
+of eight scenes of stereo_2012, disparity only (bright is near), each from one photograph:
 
 ![eight disparity maps](../models/unet_kitti.png)
 
