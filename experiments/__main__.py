@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             torch.set_num_threads(options.threads)
             pictures = run.Pictures(options.data, options.cameras, cache_dir=options.cache_dir)
             folders = [kitti.project_path(folder) for folder in options.runs]
-            log(long.write_page(folders, pictures, kitti.project_path(options.page), command))
+            log(long.write_long(folders, pictures, kitti.project_path(options.page), command))
             return 0
         output = kitti.project_path(options.output)
         pictures = run.Pictures(
@@ -87,8 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             runs = {}
             for seed, row in itertools.product(options.seeds, picked):
                 path = output / row.name / f"seed{seed}/result.json"
-                budget = {"steps": options.steps, "minutes": None if options.steps else options.minutes}
-                if run.read_result(path, {**budget, "cameras": options.cameras, **row.recipe.switches()}):
+                if run.read_result(path, run.described(row.recipe, pictures, options.minutes, options.steps)):
                     log(f"{row.name}, seed {seed}: finished before")
                 else:
                     runs[row.name, seed] = [*passed, f"--seed={seed}"]
@@ -96,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         log(report.write_report(list(rows.values()), output, kitti.project_path(options.page), command))
     except (ValueError, OSError, ArithmeticError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, ArithmeticError) else 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoints", file=sys.stderr)
         return 130

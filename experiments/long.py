@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from monodepth_lib import kitti
 from monodepth_lib.networks import load_model
 
+from . import report
 from .recipe import Recipe, changed, difference
 from .run import JUDGED_SIZE, Pictures, read_result, standard_loss
 
-KNOWN_ALIKE = "stereo_2012"  # training drives whose name begins so are of the kind that vals are
+ALIKE = "stereo_2012"  # training drives whose name begins so are of the kind that vals are
 FINISHED = "stereo_2015"  # the folder in a run where `python -m monodepth_lib.testing` left its report
 
 PAPER = """\
-| *the paper's network (VGG)* | 29,000 colour pairs at 256x512 on a GPU | days | | | | | | .124 | .303 |
-| *its released model, measured again* | the same | days | | | | | | .117 | .309 |"""
+| *the paper's network (VGG)* | 29,000 colour pairs at 256x512 | 25 on a GPU | | 31 | | | | .124 | .303 |
+| *its released model, measured in the authors' issue 50* | the same | | | | | | | .117 | .309 |"""
 
 INTRODUCTION = """\
 - Depth: all pixels with truth up to 80 m, with post-processing, no median scaling; ± is the standard deviation over
   images. stereo_2012 chose the recipes; stereo_2015 was measured once, when a run was finished.
-- The paper's two lines are of all 200 scenes of stereo 2015, non-occluded truth, no post-processing; ours of 65 of
-  these scenes with the truth of all pixels and post-processing, by networks that never saw a colour.
-- Loss: the library's MonodepthLoss at {size} of pairs that were trained on, and of vals, which are of the same kind
-  (KITTI stereo 2012) and were not. More pairs would close what lies between these two; what still falls at the end of
-  the curves, more time would bring down."""
+- The paper's two lines are of all 200 scenes of stereo 2015, non-occluded truth, no post-processing, by networks that
+  learnt from colour pictures; ours of {images} of these scenes, with the truth of all pixels and post-processing, by
+  networks that learnt KITTI from {cameras} pictures.
+- Hours: the processor's time, of all threads together, divided by their number, while batches are made and steps done.
+  What a run began from (`init`) comes on top.
+- Loss: the library's MonodepthLoss at {size} of pairs that were trained on ({alike}) and of vals, which were not.
+  More pairs would close what lies between these two; what still falls where the curves end, more time would lower."""
 
 
 SHIPPED = """
@@ -40,7 +42,7 @@ of eight scenes of stereo_2012, disparity only (bright is near), each from one p
 
 ![eight disparity maps](../models/unet_kitti.png)
 
-And of a rendered drive, which it has never seen the like of:
+And of a rendered drive, a kind of picture that KITTI does not have:
 
 ![a rendered street and its disparity](../models/unet_kitti.gif)
 """
@@ -48,9 +50,10 @@ And of a rendered drive, which it has never seen the like of:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, its loss on what it was trained on, and its report on stereo 2015 where there is one."""
+    """A finished run, the training drives most like vals, its loss on them, and its report on stereo 2015, if any."""
 
     result: dict
+    alike: list[str]
     train_loss: float
     report: dict | None
 
@@ -76,13 +79,14 @@ def read_run(folder: Path, pictures: Pictures) -> Run:
     result = read_result(folder / "result.json", {})
     if result is None or not {"pp", "val_loss"} <= {*result}:
         raise ValueError(f"{folder} holds no finished run with loss and depth: go on with the `train` that began it")
-    alike = ",".join(name for name in result["train_drives"] if name.startswith(KNOWN_ALIKE)) or None
+    pictures = replace(pictures, cameras=result["cameras"])
+    alike = [name for name in result["train_drives"] if name.startswith(ALIKE)] or result["train_drives"]
     plain = dict(drives=alike, augment=False, batch_size=1)
     sets = [pictures.loader("train", tuple(size), **plain).dataset for size in (result["size"], JUDGED_SIZE)]
     loaders = (DataLoader(dataset, 8, collate_fn=dict) for dataset in sets)
     loss = standard_loss(load_model(folder / "weights.safetensors"), *loaders)
-    report = folder / FINISHED / "metrics.json"
-    return Run(result, loss, json.loads(report.read_text()) if report.is_file() else None)
+    measured = folder / FINISHED / "metrics.json"
+    return Run(result, alike, loss, json.loads(measured.read_text()) if measured.is_file() else None)
 
 
 def curves(runs: Sequence[Run]) -> Figure:
@@ -101,7 +105,7 @@ def curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def write_page(folders: Sequence[Path], pictures: Pictures, page: Path, command: str) -> str:
+def write_long(folders: Sequence[Path], pictures: Pictures, page: Path, command: str) -> str:
     """Writes the page and, beside it, its picture; returns a sentence."""
     runs = [read_run(folder, pictures) for folder in folders]
     heads = ["run", "what differs from the defaults", "hours", "steps", "M parameters", "loss: trained on, vals"]
@@ -113,7 +117,13 @@ def write_page(folders: Sequence[Path], pictures: Pictures, page: Path, command:
         "Written by a command, so do not edit. Recipes: `experiments/recipe.py` explains the switches.\n",
         f"- Command: `{command}`",
         f"- Machine: {'; '.join(machines)}.",
-        INTRODUCTION.format(size=f"{JUDGED_SIZE[0]}x{JUDGED_SIZE[1]}") + "\n",
+        INTRODUCTION.format(
+            size=f"{JUDGED_SIZE[0]}x{JUDGED_SIZE[1]}",
+            images=" or ".join(sorted({str(run.report["images"]) for run in runs if run.report})) or "some",
+            cameras=" or ".join(sorted({run.result["cameras"] for run in runs})),
+            alike=", ".join(sorted({name for run in runs for name in run.alike})),
+        )
+        + "\n",
         f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}",
         *(f"| {' | '.join(run.cells())} |" for run in runs),
         PAPER,
@@ -121,10 +131,5 @@ def write_page(folders: Sequence[Path], pictures: Pictures, page: Path, command:
     ]
     if (page.parent / "../models/unet_kitti.md").is_file():
         text.append(SHIPPED)
-    figure = curves(runs)
-    with kitti.written_beside(page.with_suffix(".png")) as partial:
-        figure.savefig(partial, format="png", dpi=100)
-    plt.close(figure)
-    with kitti.written_beside(page) as partial:
-        partial.write_text("\n".join(text))
+    report.write_page(page, text, curves(runs))
     return f"{page}: {len(runs)} runs"

@@ -6,6 +6,7 @@ they cost (the lab's warp, batch normalisation in the head): they live here and 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -181,6 +182,8 @@ class RecipeLoss(nn.Module):
     def __init__(self, recipe: Recipe):
         super().__init__()
         self.recipe = recipe
+        if recipe.stereo_hints and not importlib.util.find_spec("cv2"):
+            raise ValueError("stereo_hints needs OpenCV: pip install -e '.[sgm]'")
 
     def forward(self, disparities: list[Tensor], left: Tensor, right: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         r = self.recipe

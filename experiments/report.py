@@ -127,6 +127,15 @@ def scatter(lines: Sequence[Line]) -> Figure:
     return figure
 
 
+def write_page(page: Path, text: Sequence[str], figure: Figure) -> None:
+    """Writes the lines and, beside them, the picture."""
+    with kitti.written_beside(page.with_suffix(".png")) as partial:
+        figure.savefig(partial, format="png", dpi=100)
+    plt.close(figure)
+    with kitti.written_beside(page) as partial:
+        partial.write_text("\n".join(text))
+
+
 def write_report(rows: Sequence[Row], output: Path, page: Path, command: str) -> str:
     """Writes the page and, beside it, its picture; returns a sentence. Raises ValueError where no run is finished."""
     lines = read_lines(rows, output)
@@ -159,10 +168,5 @@ def write_report(rows: Sequence[Row], output: Path, page: Path, command: str) ->
         f"![loss against Abs Rel, a point a row]({page.with_suffix('.png').name})\n",
         *([f"Without a finished run: {', '.join(missing)}.\n"] if missing else []),
     ]
-    figure = scatter(lines)
-    with kitti.written_beside(page.with_suffix(".png")) as partial:
-        figure.savefig(partial, format="png", dpi=100)
-    plt.close(figure)
-    with kitti.written_beside(page) as partial:
-        partial.write_text("\n".join(text))
+    write_page(page, text, scatter(lines))
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"

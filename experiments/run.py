@@ -48,16 +48,21 @@ class Pictures:
             return "stereo_2012"
         return {"train": None, "val": self.val_drives, "test": self.test_drives}[side]
 
-    def check(self) -> None:
-        """Raises ValueError where a drive is on two sides, and where scenes of stereo 2015 would be seen."""
+    def named(self) -> dict[str, list[str]]:
+        """The names of the drives of the three sides, as a run and its result keep them.
+
+        Raises ValueError where a drive is on two sides, and where scenes of stereo 2015 would be seen.
+        """
         root = kitti.project_path(self.folder)
         train, val, test = (kitti.select_drives(root, side, self.drives(side)) for side in ("train", "val", "test"))
         kitti.check_split(train, {**val, **test})
-        if any("2015" in name for name in {**train, **val, **test}):
+        drives = {**train, **val, **test}
+        if any(name == "stereo_2015" or (path / "disp_occ_0").is_dir() for name, path in drives.items()):
             raise ValueError(
                 "stereo_2015 is for finished models, nothing is chosen on it: take other drives here, and measure with "
                 "python -m monodepth_lib.testing"
             )
+        return {f"{side}_drives": sorted(names) for side, names in (("train", train), ("val", val), ("test", test))}
 
     def loader(self, side: str, size: tuple[int, int], **options) -> DataLoader:
         """Pictures as they are and in order, unless `options` of `prepare_dataloader` say otherwise."""
@@ -66,7 +71,7 @@ class Pictures:
 
     def training(self, recipe: Recipe, seed: int) -> CachedDrives:
         """The pairs to learn from, whose `__getitems__` makes a batch."""
-        self.check()
+        self.named()
         loader = self.loader("train", recipe.stored_size, batch_size=recipe.batch_size, seed=seed)
         dataset: CachedDrives = loader.dataset  # type: ignore[assignment]
         dataset.flip = RandomFlip(0.5 if recipe.flip else 0.0)
@@ -147,6 +152,12 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def described(recipe: Recipe, pictures: Pictures, minutes: float, steps: int | None) -> dict:
+    """What tells a run from others, but for its name and seed."""
+    budget = {"steps": steps, "minutes": None if steps else minutes}
+    return {**budget, "cameras": pictures.cameras, **pictures.named(), **recipe.switches()}
+
+
 def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.random.Generator) -> dict:
     """The batch of a step: which pairs, and what is done to both their views."""
     dataset.epoch = course.steps  # flip and colours are drawn by seed, step and pair
@@ -170,10 +181,8 @@ def train(
     learns from.
     Raises ValueError where `output` holds another run, FloatingPointError for a loss that is not finite.
     """
+    run = {"row": row, "seed": seed, **described(recipe, pictures, minutes, steps)}
     dataset = pictures.training(recipe, seed)
-    names = sorted({pair.folder.name for pair in dataset.pairs})
-    run = {"row": row, "seed": seed, "steps": steps, "minutes": None if steps else minutes}
-    run |= {"cameras": pictures.cameras, "train_drives": names, "pairs": len(dataset), **recipe.switches()}
     if (found := read_result(output / "result.json", run)) is not None:
         log(f"{row}, seed {seed}: finished before, {said(found)}")
         return found
@@ -190,14 +199,12 @@ def train(
     def batches() -> Iterator[dict]:
         """One batch a step, until the run is over or its next measurement is due."""
         nonlocal rng
-        while course.share < 1:
+        while course.share < 1 and not (every and mean.steps and course.steps % every == 0):
             course.start_clock()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * course.factor()
             rng = np.random.default_rng([seed, course.steps])
             yield make_batch(dataset, recipe, course, rng)
-            if every and course.steps % every == 0:
-                return
 
     def save_when_due(mean: Mean) -> None:
         if checkpoints.due(save_minutes):
@@ -221,8 +228,15 @@ def train(
             checkpoints.save(history)
 
     answer = without_head_batch_norm(answer)
-    save_model(answer, output / "weights.safetensors", recipe.size, row=row, seed=seed, train_drives=names)
-    result = {**run, "trained_steps": course.steps, "trained_minutes": course.seconds / 60, "history": history}
+    held = {"train_drives": run["train_drives"], "val_drives": run["val_drives"] + run["test_drives"]}
+    save_model(answer, output / "weights.safetensors", recipe.size, row=row, seed=seed, **held)
+    result = {
+        **run,
+        "pairs": len(dataset),
+        "trained_steps": course.steps,
+        "trained_minutes": course.seconds / 60,
+        "history": history,
+    }
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
     with kitti.written_beside(output / "result.json") as partial:
@@ -271,7 +285,6 @@ def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
             plain, processed = (testing.score(pairs, kept, pictures.cameras) for kept in maps)
         found |= {"plain": testing.mean_row(plain, "plain"), "pp": testing.mean_row(processed, "post-processed")}
         found |= {"spread": testing.spread_row(processed, "spread over images"), "images": len(processed)}
-        found["test_drives"] = sorted({pair.folder.name for pair in pairs})
     return found
 
 

@@ -154,9 +154,11 @@ class Checkpoints:
                     "resume=False"
                 )
             if found != self.run:
-                differing = [key for key in self.run if found.get(key) != self.run[key]]
-                other = ", ".join(f"{key} {found.get(key)} (here {self.run[key]})" for key in differing)
-                raise ValueError(f"{path} is of another run: {other}; choose another output folder or use resume=False")
+                differing = [key for key in self.run | found if found.get(key) != self.run.get(key)]
+                other = ", ".join(f"{key} {found.get(key)} (here {self.run.get(key)})" for key in differing)
+                raise ValueError(
+                    f"{path} is of another run: {other}; choose another output folder, remove it or use resume=False"
+                )
             if path == self.previous:
                 log(f"{self.last} cannot be read or is missing: going on from {path}, epoch {len(state['history'])}")
                 os.replace(path, self.last)

@@ -21,8 +21,9 @@ def warp(image: Tensor, disparity: Tensor) -> Tensor:
     by `warp(right, -d_l)`, the right one from the left by `warp(left, d_r)`.
 
     The grid counts from pixel centres (`align_corners=False`, said explicitly): a zero disparity returns the image
-    itself at every size. Code written before torch 1.3 leaves it out and is off by half a pixel. The edge is repeated
-    where the paper's code samples zeros, since a black border pulls the disparity at the edge to zero.
+    itself at every size. Code written before torch 1.3 leaves it out, and with a newer torch it is off by up to half a
+    pixel, most at the border. The edge is repeated where the paper's code samples zeros, since a black border pulls the
+    disparity at the edge to zero.
     """
     _, _, height, width = image.shape
     # pixel centres in grid_sample's coordinates, where the image spans -1 to 1

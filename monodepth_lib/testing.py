@@ -36,9 +36,10 @@ TRAINING_TRUTHS = 200  # about as many are enough for a mean
 def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
     """Blends a prediction with the un-mirrored one of the mirrored picture (paper, section 4.1), both (N, H, W).
 
-    The left view cannot see what the right one hides at objects' left sides and at its own left border: there the
-    prediction is a guess. In the mirrored picture that is the right side. So the left 5 % come from the mirrored
-    prediction, the right 5 % from the plain one, and what lies between is their mean, with ramps of 5 %.
+    The right view does not show the left border of the left view, nor what lies just left of a near thing: training
+    could not match it, and the prediction there is a guess. In the mirrored picture that is the right side. So the left
+    5 % come from the mirrored prediction, the right 5 % from the plain one, and what lies between is their mean, with
+    ramps of 5 %.
     """
     width = disparity.shape[-1]
     x = torch.linspace(0, 1, width, device=disparity.device)

@@ -245,6 +245,12 @@ class TestStereoHints:
             assert float(apart.detach()) == pytest.approx(np.log(1.5) * float(pulled.float().mean()) / 2, rel=1e-4)
             assert float(loss.from_hint(1.5 * hint, true, image, other, side)) < 0.1 * float(apart.detach())
 
+    def test_without_opencv_the_way_out_is_said(self, monkeypatch):
+        monkeypatch.setattr(recipes.importlib.util, "find_spec", lambda _: None)
+        RecipeLoss(Recipe())
+        with pytest.raises(ValueError, match="stereo_hints needs OpenCV: pip install"):
+            RecipeLoss(Recipe(stereo_hints=0.5))
+
     def test_a_weight_that_reaches_the_total(self):
         left, right, d_left, d_right = street_pair(64, 128, near=12, far=3)
         maps = [F.avg_pool2d(1.5 * torch.cat([d_left, d_right], 1), 2**scale) for scale in range(4)]
@@ -521,6 +527,34 @@ class TestRun:
         assert [row["step"] for row in cut["history"]] == [row["step"] for row in whole["history"]] == [3, 6][:every]
         assert not list((tmp_path / "cut").glob("*.pt"))
 
+    def test_a_measurement_during_which_the_run_was_killed_is_made_again(self, data_dir, tmp_path, monkeypatch):
+        where, measure = (pictures(data_dir, tmp_path), tmp_path / "run"), run.measure
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.train("base", TINY, *where, steps=5, every=2, log=lambda _: None)
+        monkeypatch.setattr(run, "measure", measure)
+        result = run.train("base", TINY, *where, steps=5, every=2, log=lambda _: None)
+        whole = run.train("base", TINY, where[0], tmp_path / "whole", steps=5, every=2, log=lambda _: None)
+        for key in ("step", "train_loss", "val_loss"):
+            assert [row[key] for row in result["history"]] == [row[key] for row in whole["history"]]
+        assert [row["step"] for row in result["history"]] == [2, 4]
+
+    def test_a_run_on_other_drives_is_another(self, data_dir, tmp_path):
+        run.train("base", TINY, pictures(data_dir, tmp_path, test_drives="none"), tmp_path, steps=1, log=lambda _: None)
+        with pytest.raises(
+            ValueError, match=r"another run, test_drives \[\] \(here \['2020_01_01_drive_0004_sync'\]\)"
+        ):
+            run.train("base", TINY, pictures(data_dir, tmp_path), tmp_path, steps=1)
+
+    def test_weights_know_what_they_were_chosen_on(self, data_dir, tmp_path):
+        run.train("base", TINY, pictures(data_dir, tmp_path), tmp_path, steps=1, log=lambda _: None)
+        notes = networks.load_model(tmp_path / "weights.safetensors").notes
+        assert notes["val_drives"] == ["2020_01_01_drive_0003_sync", "2020_01_01_drive_0004_sync"]
+
     def test_a_run_ends_when_its_time_is_over(self, data_dir, tmp_path, monkeypatch):
         clock = iter(range(0, 10_000, 10))  # each look at it is 10 s later: between a step's two looks
         monkeypatch.setattr(run.time, "process_time", lambda: next(clock))
@@ -606,6 +640,10 @@ class TestPictures:
             pictures(tmp_path, tmp_path, test_drives="stereo_2015").training(TINY, 0)
         with pytest.raises(ValueError, match="train_sync would be in train and held out"):
             pictures(tmp_path, tmp_path, test_drives="train_sync").training(TINY, 0)
+        (tmp_path / "training/disp_occ_0").mkdir(parents=True)  # as KITTI's archive names the folder of stereo 2015
+        make_drive(tmp_path / "training", [2])
+        with pytest.raises(ValueError, match="stereo_2015 is for finished models"):
+            pictures(tmp_path, tmp_path, test_drives="training").training(TINY, 0)
         assert not (tmp_path / "cache").exists()  # not a picture was read
 
 
@@ -888,7 +926,7 @@ class TestPage:
         assert page.with_suffix(".png").stat().st_size > 5000
 
     def test_the_loss_is_of_training_pairs_like_those_of_vals(self, data_dir, tmp_path, trained, monkeypatch):
-        monkeypatch.setattr(long, "KNOWN_ALIKE", "2020_01_01_drive_0002")
+        monkeypatch.setattr(long, "ALIKE", "2020_01_01_drive_0002")
         where = pictures(data_dir, tmp_path)
         found = long.read_run(trained[0], where).train_loss
         loss, model = losses.MonodepthLoss(), networks.load_model(trained[0] / "weights.safetensors")
@@ -919,7 +957,7 @@ class TestPage:
         where, page = pictures(data_dir, tmp_path), tmp_path / "experiments/LONG.md"
         page.parent.mkdir()
         for there in (False, True):
-            long.write_page(trained, where, page, "")
+            long.write_long(trained, where, page, "")
             assert ("![eight disparity maps](../models/unet_kitti.png)" in page.read_text()) == there
             (tmp_path / "models").mkdir(exist_ok=True)
             (tmp_path / "models/unet_kitti.md").touch()

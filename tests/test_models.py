@@ -107,6 +107,7 @@ def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
     card = json.loads((tmp_path / "models/unet_kitti.json").read_text())
     assert [found["images"] for found in card["measurements"]] == [3, 5]
     assert str(tmp_path) not in json.dumps(card)  # no path of this machine
+    assert "train base --seed 0 --steps 3 --threads" in card["command"] and "--cameras colour" in card["command"]
     assert card["steps"] == 3 and card["settings"]["width"] == 2 and "NC" in card["licence"]
     with Image.open(tmp_path / "models/unet_kitti.png") as maps, Image.open(tmp_path / "models/unet_kitti.gif") as gif:
         assert maps.size == (2 * 96 + 4, 4 * 32 + 3 * 4) and gif.n_frames == 3

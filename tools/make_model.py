@@ -2,7 +2,7 @@
 
     python tools/make_model.py sample                           notebook 05 with its defaults is unet_sample
     python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m experiments train` is unet_kitti
-    python tools/make_model.py measure NAME --data DRIVES       one more measurement, which the card lists for good
+    python tools/make_model.py measure NAME --data DRIVES       one more measurement in the card
 
 Weights are stored as float16 where that moves no metric by 1 %, else as float32.
 """
@@ -10,7 +10,6 @@ Weights are stored as float16 where that moves no metric by 1 %, else as float32
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.measure import machine
 from experiments.recipe import Recipe
 from experiments.run import read_result
-from monodepth_lib import batch, data, depth, gif, kitti, networks, plots, testing, training
+from monodepth_lib import batch, checkpoints, data, depth, gif, kitti, networks, plots, testing, training
 from monodepth_lib.transforms import image_transforms
 
 MODELS = kitti.project_root() / "models"
@@ -56,7 +55,8 @@ def measure(weights: str, folder: str, *more: str) -> dict:
         if testing.main([*options, "--output", output]):
             sys.exit(f"{weights} could not be measured on {folder}: see the line above")
         report = json.loads((Path(output) / "metrics.json").read_text())
-    named = [folder if folder == SAMPLE else f"KITTI/{Path(folder).name}", *more]
+    sample = kitti.project_path(folder).resolve() == kitti.project_path(SAMPLE).resolve()
+    named = [SAMPLE if sample else f"KITTI/{Path(folder).name}", *more]
 
     def rounded(row: dict) -> dict:
         return {key: round(row[key], 4) for key in depth.METRICS}
@@ -117,9 +117,9 @@ def readable(card: dict) -> str:
         lines.append(f"- **{key}**: {value}")
     lines.append("\n## Every measurement made of it\n")
     lines.append(
-        "With post-processing, all pixels with truth up to 80 m, no median scaling; ± is the standard deviation"
+        "With post-processing, all pixels with truth up to 80 m, no median scaling, unless a command below says\n"
+        "otherwise; ± is the standard deviation over images.\n"
     )
-    lines.append("over images.\n")
     lines.append(f"| what | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}")
     for found in card["measurements"]:
         spread = found.get("standard deviation over images")
@@ -189,15 +189,18 @@ def make_sample() -> None:
     batch.run("05_training", {"output_dir": str(output), "fine_tune": "none"}, output)
     minutes = (time.perf_counter() - started) / 60
     stored_as, found = store(name, output / "weights.safetensors", (SAMPLE,))
-    with open(output / "history.csv", newline="") as file:
-        last = list(csv.DictReader(file))[-1]
+    best = min(checkpoints.read_history(output / "history.csv"), key=lambda row: row["val_loss"])
     card = about(name, stored_as) | {
         "training data": "data/sample/train (rendered streets, CC0 1.0), photographs alone",
         "command": "make model",
         "seed": 0,
         "hours": round(minutes / 60, 3),
+        "hours of": "the whole notebook",
         "machine": machine(torch.get_num_threads()),
-        "last epoch": {key: round(float(last[key]), 4) for key in ("train_loss", "val_loss")},
+        "best epoch": {
+            "epoch": int(best["epoch"]),
+            **{f"{s}_loss": round(best[f"{s}_loss"], 4) for s in ("train", "val")},
+        },
         "settings": training.settings("class"),
         "measurements": found,
     }
@@ -209,18 +212,21 @@ def make_kitti(run: Path, folder: str) -> None:
     name, result = "unet_kitti", read_result(run / "result.json", {})
     if result is None:
         sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m experiments train` goes on")
-    truth = f"{folder}/stereo_2012"
+    truth = f"{folder}/stereo_2012"  # its grey pictures, whatever was trained on
+    cameras, begun = result["cameras"], f", begun from {result['init']}" if result["init"] else ""
+    budget = f"--steps {result['steps']}" if result["steps"] else f"--minutes {result['minutes']:g}"
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {
-        "training data": f"KITTI (CC BY-NC-SA 3.0), {result['pairs']} {result['cameras']} pairs of "
-        f"{', '.join(result['train_drives'])}, photographs alone; stereo_2012 chose the recipe",
-        "command": f"python -m experiments train {result['row']} --seed {result['seed']} --minutes "
-        f"{result['minutes'] or 0:g} --threads {result['machine']['threads']} --data KITTI",
+        "training data": f"KITTI (CC BY-NC-SA 3.0), {result['pairs']} {cameras} pairs of "
+        f"{', '.join(result['train_drives'])}{begun}, photographs alone; stereo_2012 chose the recipe",
+        "command": f"python -m experiments train {result['row']} --seed {result['seed']} {budget} "
+        f"--threads {result['machine']['threads']} --cameras {cameras} --data KITTI",
         "seed": result["seed"],
         "hours": round(result["trained_minutes"] / 60, 2),
+        "hours of": "processor time, divided by the threads",
         "steps": result["trained_steps"],
         "machine": result["machine"],
-        "loss on vals": round(result["val_loss"], 4),
+        "loss on vals": result.get("val_loss") and round(result["val_loss"], 4),
         "settings": {key: result[key] for key in Recipe().switches()},
         "measurements": found,
     }
