@@ -690,7 +690,7 @@ class TestSweepFile:
             assert "no row is named aa; there are base, a" in capsys.readouterr().err
 
     def test_the_committed_sweep(self):
-        """It holds the lab's recipe, the throw-away's and the best; every row differs from the one it is like."""
+        """It holds the lab's recipe, the throw-away's and everything at once; every row differs from the one it is like."""
         rows = sweep.read_rows(ROOT / "experiments/sweep.toml")
         assert rows["base"].recipe == Recipe()  # unet 16, 128x416, start .03, border, Adam 5e-4 halved twice
         lab = Recipe(
@@ -702,7 +702,7 @@ class TestSweepFile:
             learning_rate=1e-4,
         )
         assert rows["lab"].recipe == lab
-        assert rows["best"].recipe.network == "unet_light" and rows["best"].recipe.ema == 0.999
+        assert rows["everything"].recipe.network == "unet_light" and rows["everything"].recipe.ema == 0.999
         assert all(row.differs for row in rows.values() if row.name != "base")
         assert len({row.recipe for row in rows.values()}) == len(rows)
         for network, width in {(row.recipe.network, row.recipe.width) for row in rows.values()}:
