@@ -690,7 +690,7 @@ class TestSweepFile:
             assert "no row is named aa; there are base, a" in capsys.readouterr().err
 
     def test_the_committed_sweep(self):
-        """It holds the lab's recipe, the throw-away's and everything at once; every row differs from the one it is like."""
+        """It holds the lab's recipe and everything at once; every row differs from the one it is like."""
         rows = sweep.read_rows(ROOT / "experiments/sweep.toml")
         assert rows["base"].recipe == Recipe()  # unet 16, 128x416, start .03, border, Adam 5e-4 halved twice
         lab = Recipe(
