@@ -33,7 +33,8 @@ INTRODUCTION = """\
 - Hours: the processor's time, of all threads together, divided by their number, while batches are made and steps done.
   What a run began from (`init`) comes on top.
 - Loss: the library's MonodepthLoss at {size} of pairs that were trained on ({alike}) and of vals, which were not.
-  More pairs would close what lies between these two; what still falls where the curves end, more time would lower."""
+  More pairs would close what lies between these two; what still falls where the curves end, more time would lower.
+- Curves jump where the pictures grow (`small_until`): the network has yet to learn the new size."""
 
 
 SHIPPED = """
