@@ -23,7 +23,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many = commands.add_parser("sweep", help="all runs that are missing, then the page of results")
     page = commands.add_parser("page", help="the page of finished runs of `train`")
     page.add_argument("runs", nargs="+", help="their folders")
-    one.add_argument("row", help="a row of the sweep file, such as best")
+    one.add_argument("row", help="a row of the sweep file, such as everything")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--every", type=int, default=300, help="measure and log after so many steps (0: at the end alone)")
     many.add_argument("--rows", default="", help="names parted by commas (default: all)")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
 
 from monodepth_lib.networks import load_model
 
@@ -26,7 +25,8 @@ PAPER = """\
 
 INTRODUCTION = """\
 - Depth: all pixels with truth up to 80 m, with post-processing, no median scaling; ± is the standard deviation over
-  images. stereo_2012 chose the recipes; stereo_2015 was measured once, when a run was finished.
+  images. stereo_2012 chose the recipes; stereo_2015 was measured once, when a run was finished (and what is
+  shipped once more, as it is stored: its card has that measurement).
 - The paper's two lines are of all 200 scenes of stereo 2015, non-occluded truth, no post-processing, by networks that
   learnt from colour pictures; ours of {images} of these scenes, with the truth of all pixels and post-processing, by
   networks that learnt KITTI from {cameras} pictures.
@@ -35,7 +35,6 @@ INTRODUCTION = """\
 - Loss: the library's MonodepthLoss at {size} of pairs that were trained on ({alike}) and of vals, which were not.
   More pairs would close what lies between these two; what still falls where the curves end, more time would lower.
 - Curves jump where the pictures grow (`small_until`): the network has yet to learn the new size."""
-
 
 SHIPPED = """
 One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says
@@ -82,9 +81,8 @@ def read_run(folder: Path, pictures: Pictures) -> Run:
         raise ValueError(f"{folder} holds no finished run with loss and depth: go on with the `train` that began it")
     pictures = replace(pictures, cameras=result["cameras"])
     alike = [name for name in result["train_drives"] if name.startswith(ALIKE)] or result["train_drives"]
-    plain = dict(drives=alike, augment=False, batch_size=1)
-    sets = [pictures.loader("train", tuple(size), **plain).dataset for size in (result["size"], JUDGED_SIZE)]
-    loaders = (DataLoader(dataset, 8, collate_fn=dict) for dataset in sets)
+    as_they_are = "val"  # in order, all of them, not augmented
+    loaders = (pictures.loader(as_they_are, tuple(size), drives=alike) for size in (result["size"], JUDGED_SIZE))
     loss = standard_loss(load_model(folder / "weights.safetensors"), *loaders)
     measured = folder / FINISHED / "metrics.json"
     return Run(result, alike, loss, json.loads(measured.read_text()) if measured.is_file() else None)

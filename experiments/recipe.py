@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from monodepth_lib import losses
 from monodepth_lib.depth import resize_map
-from monodepth_lib.losses import pixel_cost
 from monodepth_lib.networks import DisparityHead, Monodepth, get_model, load_model
 from monodepth_lib.testing import semi_global_matching
 from monodepth_lib.transforms import VIEWS
@@ -188,11 +187,11 @@ class RecipeLoss(nn.Module):
     def forward(self, disparities: list[Tensor], left: Tensor, right: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         r = self.recipe
         left, right = left.contiguous(), right.contiguous()  # as in the library
-        hints = stereo_hints(left, right) if r.stereo_hints else None
+        hint_l, hint_r = stereo_hints(left, right) if r.stereo_hints else (None, None)
         if r.grey_loss:
             left, right = left.mean(1, keepdim=True), right.mean(1, keepdim=True)
         parts = {name: torch.zeros((), device=left.device) for name in ("appearance", "smoothness", "consistency")}
-        if hints is not None:
+        if r.stereo_hints:
             parts["hints"] = torch.zeros((), device=left.device)
         for scale in r.maps:
             judged = {"own": scale, "twice": max(0, scale - 1), "full": 0}[r.judged]
@@ -201,21 +200,19 @@ class RecipeLoss(nn.Module):
             d_l, d_r = (both if judged == scale else resize_map(both, size)).split(1, dim=1)
             image_l, image_r = losses.pyramid(left, [size])[0], losses.pyramid(right, [size])[0]
             other_l, other_r = self.warp(d_r, -d_l), self.warp(d_l, d_r)
-            for image, estimate, seen in (
-                (image_l, self.warp(image_r, -d_l), self.seen(d_l, other_l, -1)),
-                (image_r, self.warp(image_l, d_r), self.seen(d_r, other_r, +1)),
+            for image, other, d, there, hint, side in (
+                (image_l, image_r, d_l, other_l, hint_l, -1),
+                (image_r, image_l, d_r, other_r, hint_r, +1),
             ):
+                estimate, seen = self.warp(other, side * d), self.seen(d, there, side)
                 parts["appearance"] = parts["appearance"] + masked_appearance(image, estimate, seen, r.ssim_weight)
+                if hint is not None:
+                    parts["hints"] = parts["hints"] + r.stereo_hints * self.from_hint(hint, d, image, other, side)
             smooth = self.smoothness(d_l, image_l) + self.smoothness(d_r, image_r)
             parts["smoothness"] = parts["smoothness"] + r.smoothness_weight * smooth / 2**judged
-            if hints is not None:
-                for hint, d, image, other, side in zip(
-                    hints, (d_l, d_r), (image_l, image_r), (image_r, image_l), (-1, 1), strict=True
-                ):
-                    parts["hints"] = parts["hints"] + r.stereo_hints * self.from_hint(hint, d, image, other, side)
             apart = (d_l - other_l).abs().mean() + (d_r - other_r).abs().mean()
             parts["consistency"] = parts["consistency"] + r.consistency_weight * apart
-        total = sum(parts.values(), torch.zeros((), device=left.device))
+        total = torch.stack([*parts.values()]).sum()
         return total, {name: part.detach() for name, part in parts.items()}
 
     def warp(self, image: Tensor, disparity: Tensor) -> Tensor:
@@ -225,8 +222,10 @@ class RecipeLoss(nn.Module):
         """How far `disparity` is from the hint, the mean over a view's pixels; 0 where the hint explains no more."""
         hint = F.interpolate(hint, disparity.shape[-2:], mode="nearest-exact")
         with torch.no_grad():
-            costs = (pixel_cost(image, self.warp(other, side * d), self.recipe.ssim_weight) for d in (hint, disparity))
-            better = torch.lt(*costs) & (hint > 0)
+            by_hint, by_disparity = (
+                losses.pixel_cost(image, self.warp(other, side * d), self.recipe.ssim_weight) for d in (hint, disparity)
+            )
+            better = (by_hint < by_disparity) & (hint > 0)
         apart = (disparity.clamp(min=1e-4).log() - hint.clamp(min=1e-4).log()).abs()
         return (apart * better).mean()
 
@@ -257,7 +256,7 @@ def masked_appearance(image: Tensor, estimate: Tensor, seen: Tensor | None, ssim
     """`losses.appearance_loss`, or the mean of `losses.pixel_cost` over the pixels where `seen` (N, 1, H, W) is 1."""
     if seen is None:
         return losses.appearance_loss(image, estimate, ssim_weight)
-    return (pixel_cost(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
+    return (losses.pixel_cost(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
 
 
 def stereo_hints(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

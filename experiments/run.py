@@ -57,7 +57,7 @@ class Pictures:
         train, val, test = (kitti.select_drives(root, side, self.drives(side)) for side in ("train", "val", "test"))
         kitti.check_split(train, {**val, **test})
         drives = {**train, **val, **test}
-        if any(name == "stereo_2015" or (path / "disp_occ_0").is_dir() for name, path in drives.items()):
+        if any(name == "stereo_2015" or kitti.is_stereo_2015(path) for name, path in drives.items()):
             raise ValueError(
                 "stereo_2015 is for finished models, nothing is chosen on it: take other drives here, and measure with "
                 "python -m monodepth_lib.testing"
@@ -71,7 +71,7 @@ class Pictures:
 
     def training(self, recipe: Recipe, seed: int) -> CachedDrives:
         """The pairs to learn from, whose `__getitems__` makes a batch."""
-        self.named()
+        self.named()  # refuses before a picture is read
         loader = self.loader("train", recipe.stored_size, batch_size=recipe.batch_size, seed=seed)
         dataset: CachedDrives = loader.dataset  # type: ignore[assignment]
         dataset.flip = RandomFlip(0.5 if recipe.flip else 0.0)

@@ -274,13 +274,18 @@ def select_drives(root: str | Path, mode: str, drives: str | list[str] | None = 
     return {name: there[name] for name in drives}
 
 
+def is_stereo_2015(folder: Path) -> bool:
+    """Does the folder hold scenes of KITTI stereo 2015? Their true disparity is told by its folder's name."""
+    return (folder / "disp_occ_0").is_dir() or (folder / "disp_noc_0").is_dir()
+
+
 def _drives_of_list(root: Path, mode: str, name: str) -> dict[str, Path]:
     """The drives of a test list that are below `root`, by the list's names for them."""
     if mode != "test":
         raise ValueError(f"{name!r} is a test list: choose other drives with {mode}_drives")
     there = find_drives(root)
     if name == "stereo_2015" and name not in there:  # KITTI's archive names the folder "training"
-        scenes = [f for f in there.values() if (f / "disp_occ_0").is_dir() or (f / "disp_noc_0").is_dir()]
+        scenes = [folder for folder in there.values() if is_stereo_2015(folder)]
         if len(scenes) == 1:
             return {name: scenes[0]}
     found = {drive: there[drive] for drive in TEST_LISTS[name] if drive in there}

@@ -106,10 +106,10 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = closes
 
     def send(self, body: bytes):
+        self.server.sent += len(body)  # before the client can have it: what it does next may set the count to 0
         try:
             self.wfile.write(body)
             self.wfile.flush()
-            self.server.sent += len(body)
         except OSError:
             self.close_connection = True
 

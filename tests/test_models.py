@@ -106,6 +106,8 @@ def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
     make_model.make_kitti(tmp_path / "run", str(tmp_path))
     card = json.loads((tmp_path / "models/unet_kitti.json").read_text())
     assert [found["images"] for found in card["measurements"]] == [3, 5]
+    assert card["measurements"][0]["command"].endswith("--data KITTI/stereo_2012 --cameras grey")
+    assert card["measurements"][1]["command"].endswith(f"--data {data_dir}")  # the sample is not KITTI's
     assert str(tmp_path) not in json.dumps(card)  # no path of this machine
     assert "train base --seed 0 --steps 3 --threads" in card["command"] and "--cameras colour" in card["command"]
     assert card["steps"] == 3 and card["settings"]["width"] == 2 and "NC" in card["licence"]

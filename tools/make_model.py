@@ -95,6 +95,10 @@ def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[
     return stored_as, found
 
 
+def shipped(name: str) -> networks.Monodepth:
+    return networks.load_model(MODELS / f"{name}.safetensors")
+
+
 # --- cards ----------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +138,7 @@ def readable(card: dict) -> str:
 
 def about(name: str, stored_as: str) -> dict:
     """What a card says of the network itself."""
-    model = networks.load_model(MODELS / f"{name}.safetensors")
+    model = shipped(name)
     return {
         "name": name,
         "network": model.config,
@@ -151,7 +155,7 @@ def about(name: str, stored_as: str) -> dict:
 
 def draw_gif(name: str) -> None:
     """Every second frame of the sample's long test drive beside its disparity, as a small gif for the README."""
-    model = networks.load_model(MODELS / f"{name}.safetensors")
+    model = shipped(name)
     loader = data.prepare_dataloader(SAMPLE, "test", GIF_DRIVE, size=model.size)  # type: ignore[arg-type]
     disparities = list(testing.predict_each(model, loader))
     pairs = loader.dataset.pairs  # type: ignore[attr-defined]
@@ -166,7 +170,7 @@ def draw_gif(name: str) -> None:
 
 def draw_maps(name: str, folder: str, cameras: str) -> None:
     """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png: only what the network says."""
-    model = networks.load_model(MODELS / f"{name}.safetensors")
+    model = shipped(name)
     pairs = testing.find_test_pairs(folder, None, cameras, "auto")
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
     loader = DataLoader(data.StereoDrives(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
