@@ -577,7 +577,7 @@ fuzz = settings(
 
 
 @contextlib.contextmanager
-def a_sentence_or_nothing(name: str, seconds: int = 10):
+def a_sentence_or_nothing(name: str, seconds: int = 60):
     """What happens within ends in time, and either well or with a ValueError or OSError that names the file."""
 
     def hang(*_):

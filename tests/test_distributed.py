@@ -37,7 +37,9 @@ if sys.argv[1] == "killed" and os.environ["RANK"] == "1":
         global steps
         steps += 1
         if steps == (2 + 2) + 2:  # an epoch has 2 batches, and its share of validation 2 more
-            time.sleep(2)  # until the first process has written what it writes after step 1
+            written = sys.argv[sys.argv.index("--output") + 1] + "/last.pt"
+            while not torch.load(written, weights_only=True)["begun"]:
+                time.sleep(0.1)  # until the first process has written what it writes after step 1
             os.kill(os.getpid(), signal.SIGKILL)
         return to_device(*arguments)
     training.to_device = killing
