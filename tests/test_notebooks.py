@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from nbconvert.filters import markdown2html
 from PIL import Image
 
 from monodepth_lib import batch, kitti
@@ -71,6 +72,14 @@ class TestStored:
                     numbers = re.findall(r"\d+\.\d+", paragraph) or re.findall(r"\d+", paragraph)
                     assert numbers, paragraph
                     assert [n for n in numbers if n not in said] == [], paragraph
+
+    def test_hints_and_answers_stay_folded_in_an_exported_page(self, path):
+        for cell in read(path).cells:
+            if cell.cell_type == "markdown":
+                page = markdown2html(cell.source)
+                folded = re.findall(r"<details><summary>[^<]+</summary>(.*?)</details>", page, re.DOTALL)
+                assert len(folded) == cell.source.count("<details>")
+                assert all(len(text) > 20 and text.count("<ol") == text.count("</ol>") for text in folded)
 
     def test_one_parameters_cell_of_literals(self, path):
         cells = tagged(read(path), "parameters")
