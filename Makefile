@@ -36,7 +36,7 @@ unit: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
 notebooks-check: $(VENV)/installed-test  ## the stored outputs, cell by cell
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 600 notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
 
 lab: setup  ## JupyterLab in the browser
 	$(BIN)/jupyter lab notebooks
@@ -50,5 +50,5 @@ model: setup  ## train models/unet_sample anew, with 05's defaults, and write it
 lock:  ## write requirements.txt from a fresh installation of pyproject.toml (ARGS: versions to hold, as pip takes them)
 	$(PYTHON) tools/lock.py $(ARGS)
 
-clean:
-	rm -rf $(VENV) output/*
+clean:  ## the installation and what tools left; data, models and output stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

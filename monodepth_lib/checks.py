@@ -107,13 +107,14 @@ def _1_2(answer) -> str | None:
 
 @exercise("1.3")
 def _1_3(answer) -> str | None:
-    train = ["drive_1/0000", "drive_1/0002", "drive_1/0004", "drive_2/0000"]
+    train = ["drive_1/0000", "drive_1/0002", "drive_1/0004", "drive_2/0000", "drive_2/0001"]
     val = ["drive_1/0001", "drive_1/0003", "drive_1/0005", "drive_3/0000"]
     hints = [
         (0.0, "two frames of one drive have different names: compare what stands before the /"),
         (3.0, "that is how many: divide by how many validation frames there are"),
         (0.5, "count the frames, not the drives"),
         (0.25, "that is the share that is clean"),
+        (0.6, "divide by how many validation frames there are, not by the training ones"),
     ]
     return compare(answer(train, val), 0.75, hints)
 
@@ -200,11 +201,17 @@ def _2_4(answer) -> str | None:
             if not torch.allclose(got[0], got[1]):
                 return "one picture, given as both views, came back as two: draw one factor and use it for both"
             means.append(float(got[0].mean() / view.mean()))
-    if max(means) - min(means) < 0.1:
-        return f"twenty calls gave nearly the same brightness, {means[0]:.3f}: draw a new factor in every call"
+        brighter = torch.full_like(view, 0.9)
+        unlike = torch.stack([_views(answer(view.clone(), brighter.clone())) for _ in range(20)]).flatten(2).mean(-1)
     low, high = min(means), max(means)
-    if low < 0.4999 or high > 2.0001:
-        return f"expected factors in (0.5, 2), got {low:.3f} to {high:.3f}"
+    if high - low < 0.1:
+        return f"twenty calls gave nearly the same brightness, {means[0]:.3f}: draw a new factor in every call"
+    if low < 0.4999 or high > 2.0001 or low > 1 or high < 1.5:
+        return f"expected factors from all of 0.5 to 2, got {low:.3f} to {high:.3f} in twenty calls"
+    if (unlike[:, 0] >= unlike[:, 1]).any():
+        return "a dark left and a bright right view came back as one, or the wrong way round"
+    if unlike.max() > 1:
+        return "a bright view became brighter than 1: clip both to [0, 1]"
     return None
 
 
@@ -245,13 +252,16 @@ def _3_2(answer) -> str | None:
     generator = torch.Generator().manual_seed(1)
     right = torch.rand(40, generator=generator)
     left = right.roll(4)  # shown 4 px further left on the right: left[x] = right[x - 4]
+    right[20 - 4] += 0.02
+    right[20 - 8] = left[20]  # one pixel alone fits better elsewhere
     shifts = [1, 2, 4, 6, 8]
     # the second pair is 6 px apart, the third a little darker on the left
     cases = [(left, right, 20, shifts), (right.roll(6), right, 15, shifts), (left * 0.9, right, 25, shifts)]
     expected = [4, 6, 4]
 
-    def costs(a, b, x, tried, sign=-1, size=True):
-        difference = [a[x - 2 : x + 3] - b[x + sign * s - 2 : x + sign * s + 3] for s in tried]
+    def costs(a, b, x, tried, sign=-1, size=True, half=2):
+        around = torch.arange(-half, half + 1)
+        difference = [a[x + around] - b[x + sign * s + around] for s in tried]
         return [float(d.abs().mean() if size else d.mean()) for d in difference]
 
     def pick(choose, **options):
@@ -262,6 +272,7 @@ def _3_2(answer) -> str | None:
         (pick(min, sign=1), "fetch from the right row at x - shift, not at x + shift"),
         (pick(min, size=False), "without abs, too dark and too bright cancel each other"),
         ([2, 3, 2], "that is the position in the list: which shift stands there?"),
+        (pick(min, half=0), "one pixel alone is found in many places: compare five"),
     ]
     got = [answer(*case) for case in cases]
     return compare(... if any(value is ... or value is None for value in got) else got, expected, hints)
@@ -376,7 +387,7 @@ def _4_3(answer) -> str | None:
     x, skip = torch.rand(1, 2, 3, 4, generator=generator), torch.rand(1, 3, 6, 8, generator=generator)
 
     def up(values):
-        return values if values is ... else 2 * values
+        return values if values is ... else values + 2 * values.roll(1, -1)  # like a convolution, it sees neighbours
 
     def join(values):
         return values
@@ -386,10 +397,12 @@ def _4_3(answer) -> str | None:
         return torch.cat([skip, raised] if skip_first else [raised, skip], dim=1)
 
     without_up = torch.cat([networks.resize_to(x, skip.shape[-2:]), skip], dim=1)
+    up_first = torch.cat([networks.resize_to(up(x), skip.shape[-2:]), skip], dim=1)
     hints = [
         (level("bilinear", False), "this decoder repeats the nearest pixel, it does not blend"),
         (level("nearest", True), "the library joins the upsampled features first, then the skip"),
         (without_up, "did the upsampled features go through `up`?"),
+        (up_first, "first to the skip's size, then through `up`"),
     ]
     return compare(answer(x, skip, up, join), level("nearest", False), hints)
 
@@ -518,7 +531,7 @@ def _6_1(answer) -> str | None:
 @exercise("6.2")
 def _6_2(answer) -> str | None:
     truth = torch.tensor([[0.0, 10.0, 10.0, 10.0, 10.0]])
-    predicted = torch.tensor([[5.0, 10.0, 12.0, 7.0, 13.0]])
+    predicted = torch.tensor([[5.0, 10.0, 12.0, 7.8, 13.0]])  # 7.8 is within a quarter of 10, but 10 / 7.8 is 1.28
     hints = [
         (0.75, "a ratio has two sides: did you take the larger of p/t and t/p?"),
         (0.4, "the pixel with truth 0 is unknown: did you leave it out?"),
@@ -606,8 +619,9 @@ def _7_4(answer) -> str | None:
             [0.2, 1.68, 5.0],  # the road
             [-3.0, 0.5, 4.0],  # a car beside
             [0.3, 1.4, 8.0],  # a kerb
-            [-0.6, 0.8, 12.0],  # a car's boot
             [0.1, 0.9, 18.0],
+            [-0.6, 0.8, 12.0],  # a car's boot
+            [0.4, 0.2, 25.0],
         ]
     )
     hints = [
@@ -616,5 +630,6 @@ def _7_4(answer) -> str | None:
         (4.0, "that one stands beside the way: did you ask for |X| < 1?"),
         (8.0, "a kerb is no obstacle here: more than half a metre above the road"),
         (18.0, "the nearest one is wanted"),
+        (25.0, "the nearest one is wanted"),
     ]
     return compare(answer(points, 1.65), 12.0, hints)

@@ -52,7 +52,8 @@ def grid(
     rows = -(-len(images) // columns)
     height, image_width = to_array(images[0]).shape[:2]
     cell = width / columns
-    size = (width, rows * (cell * height / image_width + 0.45))
+    lines = max(title.count("\n") + 1 for title in titles)
+    size = (width, rows * (cell * height / image_width + 0.25 + 0.2 * lines))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for index, axis in enumerate(axes.flat):
         axis.axis("off")

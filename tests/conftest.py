@@ -5,11 +5,14 @@ import contextlib
 import matplotlib
 import pytest
 import torch
+from hypothesis import settings
 from synthetic import make_drive, write_calibration
 
 from monodepth_lib.networks import get_model
 
 matplotlib.use("Agg")
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # a busy machine fails nothing
+settings.load_profile("repeatable")
 torch.set_num_threads(1)  # the networks here are too small to share between cores
 
 

@@ -571,9 +571,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(data_dir, tmp_path, ti
 
 # --- mutated files ----------------------------------------------------------------------------------------------
 
-fuzz = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @contextlib.contextmanager

@@ -92,22 +92,30 @@ WRONG["1.2"] = [
     (lambda left, right: (right[0, 3] - left[0, 3]) / left[0, 0], "positive"),
     (lambda left, right: -right[0, 3] / left[0, 0], "not at zero either"),
 ]
+
+
+def _of_the_training_frames(train, val):
+    drives = {name.split("/")[0] for name in train}
+    return sum(name.split("/")[0] in drives for name in val) / len(train)
+
+
 WRONG["1.3"] = [
     (lambda train, val: len(set(train) & set(val)) / len(val), "before the /"),
     (_drives_shared, "not the drives"),
+    (_of_the_training_frames, "not by the training ones"),
 ]
 WRONG["1.4"] = [(_row_search(size=0), "whole window"), (_row_search(side=1), "further left")]
 
 # --- 02 ---
 
 
-def _brighten(shared: bool = True, inside: bool = False, fixed: bool = False):
+def _brighten(shared=True, inside=False, fixed=False, most=2.0, ends=(0, 1)):
     def brighten(left, right):
-        factor = torch.tensor(1.5) if fixed else 0.5 + 1.5 * torch.rand(())
+        factor = torch.tensor(1.5) if fixed else 0.5 + (most - 0.5) * torch.rand(())
         other = factor if shared else 0.5 + 1.5 * torch.rand(())
         if inside:
-            return left.mul_(factor).clamp_(0, 1), right.mul_(other).clamp_(0, 1)
-        return (left * factor).clamp(0, 1), (right * other).clamp(0, 1)
+            return left.mul_(factor).clamp_(*ends), right.mul_(other).clamp_(*ends)
+        return (left * factor).clamp(*ends), (right * other).clamp(*ends)
 
     return brighten
 
@@ -126,15 +134,19 @@ WRONG["2.4"] = [
     (_brighten(shared=False), "one factor"),
     (_brighten(inside=True), "were changed"),
     (_brighten(fixed=True), "new factor"),
+    (_brighten(most=1.5), "all of 0.5 to 2"),
+    (_brighten(ends=(0, 2)), "clip both"),
+    (lambda left, right: (_brighten()(left, right)[0],) * 2, "came back as one"),
 ]
 WRONG["2.5"] = [(lambda m, old, new: m, "right for a resize"), (lambda m, old, new: m * new / old, "upside down")]
 
 # --- 03 ---
 
 
-def _best_shift(sign: int = -1, choose=min):
+def _best_shift(sign: int = -1, choose=min, half: int = 2):
     def best_shift(left, right, x, shifts):
-        costs = [float((left[x - 2 : x + 3] - right[x + sign * s - 2 : x + sign * s + 3]).abs().mean()) for s in shifts]
+        around = torch.arange(-half, half + 1)
+        costs = [float((left[x + around] - right[x + sign * s + around]).abs().mean()) for s in shifts]
         return shifts[costs.index(choose(costs))]
 
     return best_shift
@@ -162,7 +174,11 @@ WRONG["3.1"] = [
     (lambda right, d_l: losses.warp(right, d_l), "which sign"),
     (lambda right, d_l: losses.warp(right, -d_l * right.shape[-1]), "fractions of the width"),
 ]
-WRONG["3.2"] = [(_best_shift(choose=max), "LOWEST"), (_best_shift(sign=1), "not at x + shift")]
+WRONG["3.2"] = [
+    (_best_shift(choose=max), "LOWEST"),
+    (_best_shift(sign=1), "not at x + shift"),
+    (_best_shift(half=0), "compare five"),
+]
 WRONG["3.3"] = [
     (_smoothness_x(lambda edge: edge.abs().sum(1, keepdim=True)), "average over the channels"),
     (_smoothness_x(sign=1), "cheaper, not dearer"),
@@ -185,9 +201,11 @@ def _conv_cost(kernel_power: int = 2, strided: bool = True):
     return cost
 
 
-def _decoder_level(mode: str = "nearest", skip_first: bool = False):
+def _decoder_level(mode: str = "nearest", skip_first: bool = False, up_first: bool = False):
     def level(x, skip, up, join):
-        x = up(torch.nn.functional.interpolate(x, skip.shape[-2:], mode=mode))
+        x = up(x) if up_first else x
+        x = torch.nn.functional.interpolate(x, skip.shape[-2:], mode=mode)
+        x = x if up_first else up(x)
         return join(torch.cat([skip, x] if skip_first else [x, skip], dim=1))
 
     return level
@@ -206,7 +224,11 @@ WRONG["4.1"] = [
     (lambda start: math.log((0.3 - start) / start), "upside down"),
 ]
 WRONG["4.2"] = [(_conv_cost(strided=False), "stride 2"), (_conv_cost(kernel_power=0), "positions")]
-WRONG["4.3"] = [(_decoder_level("bilinear"), "nearest"), (_decoder_level(skip_first=True), "then the skip")]
+WRONG["4.3"] = [
+    (_decoder_level("bilinear"), "nearest"),
+    (_decoder_level(skip_first=True), "then the skip"),
+    (_decoder_level(up_first=True), "then through `up`"),
+]
 WRONG["4.4"] = [(_batch_norm(lambda _: True), "in evaluation"), (_batch_norm(correction=1), "not by n - 1")]
 
 # --- 05 ---
@@ -277,6 +299,12 @@ WRONG["6.1"] = [
     (lambda d, w, f, b, camera_w: f * b / d, "one width"),
     (lambda d, w, f, b, camera_w: d / (f * b * w / camera_w), "upside down"),
 ]
+
+
+def within_a_quarter(predicted, truth):
+    return ((predicted - truth).abs() / truth)[truth > 0].lt(0.25).float().mean()
+
+
 WRONG["6.2"] = [(one_sided, "two sides"), (unknown_too, "unknown")]
 WRONG["6.3"] = [(by_predicted_depth, "sort by the predicted"), (over_all_pixels, "all pixels")]
 WRONG["6.4"] = [
@@ -310,7 +338,22 @@ WRONG["7.3"] = [
     (lambda u, v, z, f, c: (u * z / f, v * z / f, z), "subtract the centre"),
     (lambda u, v, z, f, c: ((u - c[0]) * z * f, (v - c[1]) * z * f, z), "multiply by f"),
 ]
-WRONG["7.4"] = [(without_height, "Y points down"), (with_unknown, "unknown")]
+
+
+def the_first_listed(points, camera_height):
+    x, y, z = points.unbind(-1)
+    return z[(x.abs() < 1) & (y < camera_height - 0.5) & (z > 0)][0]
+
+
+WRONG["7.4"] = [
+    (without_height, "Y points down"),
+    (with_unknown, "unknown"),
+    (the_first_listed, "nearest one"),
+]
+
+
+def test_being_within_a_quarter_of_the_truth_is_another_measure_than_d1():
+    assert "two sides" in checks.judge("6.2", within_a_quarter)
 
 
 @pytest.mark.parametrize("name", sorted(checks.EXERCISES))

@@ -631,7 +631,7 @@ def test_a_table_of_any_size_is_not_read_into_memory(monkeypatch):
 SMALL = pack({f"{INSIDE}/image_02/data/{frame}.png": bytes(range(200)) for frame in range(3)})
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=6), st.integers(0, len(SMALL)))
 def test_mutated_archives_give_a_sentence_and_stay_inside(tmp_path_factory, changes, length):
     content = bytearray(SMALL)

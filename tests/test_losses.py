@@ -42,7 +42,7 @@ def test_a_ramp_moves_exactly_by_the_disparity(pixels):
     assert torch.allclose(moved, (ramp + pixels).clamp(0, width - 1), atol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 12), st.integers(4, 40), st.integers(-45, 45), st.integers(0, 100))
 def test_warp_by_whole_pixels_is_slicing_with_the_edge_repeated(height, width, shift, seed):
     image = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))

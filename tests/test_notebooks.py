@@ -173,3 +173,19 @@ def test_all_seven_on_raw_drives(tmp_path):
     )
     check_results(output, "2011_09_26_drive_0048_sync", 3, scored=True)
     assert json.loads((output / "metrics.json").read_text())["truth"] == ["scan"]
+
+
+@needs_real
+def test_what_looks_at_training_pairs_takes_the_few_pixels_of_a_laser(tmp_path):
+    drives = "2011_09_26_drive_0048_sync,2011_10_03_drive_0034_sync"  # with scans, and without
+    others = {"val_drives": "none", "test_drives": "none", "data_dir": f"{REAL}/raw", "profile": "tiny"}
+    batch.run_all({"train_drives": drives, **others}, tmp_path, batch.NOTEBOOKS[:4])
+    first, second = (read(tmp_path / f"{name}.ipynb") for name in batch.NOTEBOOKS[:2])
+    said = "".join(
+        out.get("text", "") for nb in (first, second) for cell in nb.cells for out in cell.get("outputs", [])
+    )
+    (far,) = re.findall(r"is ([\d.]+) m away", said)
+    assert 1 < float(far) < 80
+    assert "inf m" not in said
+    (within,) = re.findall(r"within one pixel of the true disparity: (\d+) %", said)
+    assert int(within) > 30  # zeros blended in made it 1

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic import (
@@ -48,7 +48,6 @@ def test_post_processing_takes_borders_from_one_side_and_the_mean_between():
     assert blend[8].item() == pytest.approx(0.7, abs=1e-5)  # x 0.08: weight 0.4 of the left ramp, half the rest
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_post_processing_lies_between_its_two_inputs(width, seed):
     a, b = torch.rand(2, 1, 3, width, generator=torch.Generator().manual_seed(seed)).unbind(0)

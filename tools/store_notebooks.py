@@ -1,6 +1,6 @@
 """Runs every notebook with its defaults, in order, and stores it with its outputs, cleaned of what differs by machine.
 
-Nothing is stored when a cell fails. Run it again and nbval finds the same outputs.
+A notebook with a failing cell stays as it was, and so do those after it. Run it again and nbval finds the same outputs.
 """
 
 from __future__ import annotations
