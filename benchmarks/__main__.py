@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from monodepth_lib import kitti
+from monodepth_lib import files
 
 from . import growth, load, memory, predict, profiling, start, step
 from .measure import Options, Row, machine
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    output = kitti.project_path(options.output)
+    output = files.project_path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     found = [{**asdict(row), "value": row.value, "reached": row.reached} for row in rows]
     results = {"command": command, "machine": facts, "rows": found}

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from monodepth_lib import kitti
+from monodepth_lib import files, kitti
 
 from . import long, report, run, sweep
 
@@ -62,19 +62,20 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "page":
             torch.set_num_threads(options.threads)
             pictures = run.Pictures(options.data, options.cameras, cache_dir=options.cache_dir)
-            folders = [kitti.project_path(folder) for folder in options.runs]
-            log(long.write_long(folders, pictures, kitti.project_path(options.page), command))
+            folders = [files.project_path(folder) for folder in options.runs]
+            log(long.write_long(folders, pictures, files.project_path(options.page), command))
             return 0
-        output = kitti.project_path(options.output)
+        output = files.project_path(options.output)
         pictures = run.Pictures(
             options.data, options.cameras, options.val_drives, options.test_drives, options.cache_dir
         )  # fmt: skip
-        rows = sweep.read_rows(kitti.project_path(options.sweep))
+        rows = sweep.read_rows(files.project_path(options.sweep))
         if options.command == "train":
             torch.set_num_threads(options.threads)
             row = sweep.pick(rows, options.row)[0]
             budget = dict(minutes=options.minutes, steps=options.steps, every=options.every)
-            run.train(row.name, row.recipe, pictures, output, seed=options.seed, log=log, **budget)
+            with files.locked(output):
+                run.train(row.name, row.recipe, pictures, output, seed=options.seed, log=log, **budget)
             return 0
         picked = sweep.pick(rows, options.rows)
         if not options.report:
@@ -92,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
                 else:
                     runs[row.name, seed] = [*passed, f"--seed={seed}"]
             failed = sweep.run_all(runs, output, options.jobs, log)
-        log(report.write_report(list(rows.values()), output, kitti.project_path(options.page), command))
+        log(report.write_report(list(rows.values()), output, files.project_path(options.page), command))
     except (ValueError, OSError, ArithmeticError) as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, ArithmeticError) else 2

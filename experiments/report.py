@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from monodepth_lib import kitti
+from monodepth_lib import files
 
 from .run import JUDGED_SIZE, read_result
 from .sweep import Row
@@ -129,10 +129,10 @@ def scatter(lines: Sequence[Line]) -> Figure:
 
 def write_page(page: Path, text: Sequence[str], figure: Figure) -> None:
     """Writes the lines and, beside them, the picture."""
-    with kitti.written_beside(page.with_suffix(".png")) as partial:
+    with files.written_beside(page.with_suffix(".png")) as partial:
         figure.savefig(partial, format="png", dpi=100)
     plt.close(figure)
-    with kitti.written_beside(page) as partial:
+    with files.written_beside(page) as partial:
         partial.write_text("\n".join(text))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.measure import machine
-from monodepth_lib import kitti, testing, training
+from monodepth_lib import files, kitti, testing, training
 from monodepth_lib.checkpoints import Checkpoints, Mean
 from monodepth_lib.data import CachedDrives, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
@@ -44,7 +44,7 @@ class Pictures:
 
     def drives(self, side: str) -> str | None:
         """The drives of "train", "val" or "test", as `kitti.select_drives` takes them."""
-        if side == "test" and self.test_drives is None and (kitti.project_path(self.folder) / "stereo_2012").is_dir():
+        if side == "test" and self.test_drives is None and (files.project_path(self.folder) / "stereo_2012").is_dir():
             return "stereo_2012"
         return {"train": None, "val": self.val_drives, "test": self.test_drives}[side]
 
@@ -53,7 +53,7 @@ class Pictures:
 
         Raises ValueError where a drive is on two sides, and where scenes of stereo 2015 would be seen.
         """
-        root = kitti.project_path(self.folder)
+        root = files.project_path(self.folder)
         train, val, test = (kitti.select_drives(root, side, self.drives(side)) for side in ("train", "val", "test"))
         kitti.check_split(train, {**val, **test})
         drives = {**train, **val, **test}
@@ -239,7 +239,7 @@ def train(
     }
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
-    with kitti.written_beside(output / "result.json") as partial:
+    with files.written_beside(output / "result.json") as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")
     for path in (checkpoints.last, checkpoints.previous):
         path.unlink(missing_ok=True)

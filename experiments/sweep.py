@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from monodepth_lib import kitti
+from monodepth_lib import files
 
 from .recipe import Recipe, changed, difference
 
@@ -68,7 +68,7 @@ def run_all(runs: dict[tuple[str, int], list[str]], output: Path, jobs: int, log
                 folder.mkdir(parents=True, exist_ok=True)
                 command = [sys.executable, "-m", "experiments", "train", row, *runs[run], "--output", str(folder)]
                 with open(folder / "log.txt", "a") as file:
-                    process = subprocess.Popen(command, cwd=kitti.project_root(), stdout=file, stderr=subprocess.STDOUT)
+                    process = subprocess.Popen(command, cwd=files.project_root(), stdout=file, stderr=subprocess.STDOUT)
                 running[run] = process
             for run, process in list(running.items()):
                 if process.poll() is not None:

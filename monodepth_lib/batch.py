@@ -16,13 +16,12 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
-from .kitti import project_path, project_root, written_beside
+from .files import locked, project_path, project_root, written_beside
 
 NOTEBOOKS = (
     "01_data_preparation",
@@ -176,17 +175,6 @@ def all_values(taken: dict[str, dict]) -> dict[str, dict]:
     return {name: {key: value for key, (value, _) in defaults[name].items()} | taken[name] for name in taken}
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of `folder`. Raises BlockingIOError when there is one; the lock ends with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error
-
-
 def run_noted(names: Sequence[str], parameters: dict, output: Path) -> None:
     """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises."""
     with locked(output):
@@ -243,9 +231,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
 
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError
-
     try:
         run_noted(names, parameters, output)
     except KeyboardInterrupt:
@@ -254,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BlockingIOError as error:  # another run's folder
         print(f"{error}", file=sys.stderr)
         return 2
-    except (PapermillExecutionError, DeadKernelError, OSError) as error:
+    except Exception as error:  # a cell's, a kernel's that died or never started, a disk's
         print(f"{sentence(error)} (the executed notebook is in {output})", file=sys.stderr)
         return 1
     print(f"results are in {output}")

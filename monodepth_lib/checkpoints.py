@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .kitti import written_beside
+from .files import written_beside
 from .processes import from_first, gather, process
 
 CHECKPOINT_VERSION = 2  # of what lies in last.pt; a file of another one is refused

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -232,6 +233,21 @@ def prepare_cache(
     path = folder / f"{which}-{fingerprint(stamps)}.npy"
     if path.is_file():
         return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{which}.lock"):  # a second run waits, and finds it done
+            if not path.is_file():
+                write_cache(pairs, size, path, workers, log)
+    except OSError as error:
+        raise OSError(f"{path} could not be written ({error}): free space or choose another cache folder") from error
+    for old in folder.glob(f"{which}-*"):
+        if old != path:
+            old.unlink()
+    return path
+
+
+def write_cache(pairs: list[kitti.Pair], size: tuple[int, int], path: Path, workers: int, log: Callable) -> None:
+    """Writes the array of `prepare_cache`, from where a killed preparation stopped."""
     partial = path.with_suffix(".part")
     shape = (len(pairs), 2, *size, 3)
     header = io.BytesIO()
@@ -239,26 +255,18 @@ def prepare_cache(
     start, bytes_a_pair = header.tell(), math.prod(shape[1:])
     done = max(0, partial.stat().st_size - start) // bytes_a_pair if partial.is_file() else 0
     needed = (len(pairs) - done) * bytes_a_pair
-    log(f"preparing {len(pairs) - done} pairs of {size[0]}x{size[1]}: {needed / 1e9:.2f} GB in {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise OSError(f"{free / 1e9:.2f} GB are free")
-        with open(partial, "r+b" if done else "wb") as file:
-            file.write(header.getvalue())
-            file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
-            resized = StereoDrives(pairs[done:], ResizeImage(size))
-            for sample in DataLoader(resized, None, num_workers=workers):
-                for view in VIEWS:
-                    file.write(np.asarray(sample[view]).tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{partial} could not be written ({error}): free space or choose another cache folder") from error
-    for old in folder.glob(f"{which}-*"):
-        if old != path:
-            old.unlink()
-    return path
+    log(f"preparing {len(pairs) - done} pairs of {size[0]}x{size[1]}: {needed / 1e9:.2f} GB in {path.parent}")
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise OSError(f"{free / 1e9:.2f} GB are free")
+    with open(partial, "r+b" if done else "wb") as file:
+        file.write(header.getvalue())
+        file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
+        resized = StereoDrives(pairs[done:], ResizeImage(size))
+        for sample in DataLoader(resized, None, num_workers=workers):
+            for view in VIEWS:
+                file.write(np.asarray(sample[view]).tobytes())
+    os.replace(partial, path)
 
 
 def write_npy_header(file: BinaryIO, shape: tuple[int, ...], kind: str = "<f4") -> None:
@@ -301,7 +309,9 @@ def prepare_dataloader(
     pairs = checked_pairs(data_dir, mode, drives, cameras, truth, bad_pairs)
     train = mode == "train"
     if train and len(pairs) < batch_size * world_size:
-        raise ValueError(f"{data_dir} has {len(pairs)} training pairs, fewer than one batch of {batch_size}")
+        raise ValueError(
+            f"{data_dir} has {len(pairs)} training pairs, fewer than one batch of {batch_size * world_size}"
+        )
     dataset = StereoDrives(pairs, image_transforms(mode, size, augment), seed)
     if cache_dir is not None:
         dataset = CachedDrives(pairs, prepare_cache(pairs, size, cache_dir, workers), train and augment, seed)

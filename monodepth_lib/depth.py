@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .files import written_beside
+
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "d1", "d2", "d3", "d1_all")
 DISTANCES = (0.0, 10.0, 20.0, 40.0, 80.0)  # metres, the edges of the bands
@@ -232,13 +234,6 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
     header = ["ply", "format binary_little_endian 1.0", "comment metres; x right, y up, the camera looks along -z"]
     header += [f"element vertex {len(xyz)}"]
     header += [f"property {kind} {name}" for kind, name in zip(["float"] * 3 + ["uchar"] * 3, names, strict=True)]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    try:
+    with written_beside(Path(path)) as partial:
         partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
     return len(xyz)

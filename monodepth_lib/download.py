@@ -32,7 +32,8 @@ import urllib3
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .kitti import SPLITS, TEST_LISTS, find_drives, project_path
+from .files import project_path
+from .kitti import SPLITS, TEST_LISTS, find_drives
 
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
 PARTS = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01"), "scans": ("velodyne_points",)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .kitti import written_beside
+from .files import written_beside
 from .plots import colour_map, scale_bar
 
 

@@ -13,12 +13,14 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from .files import project_path as project_path
 
 CAMERAS = {
     "colour": [("image_02/data", "image_03/data"), ("image_2", "image_3"), ("left", "right")],  # the last: your own
@@ -133,38 +135,6 @@ BASELINE_M = {
     "colour": {1224: 0.53726, 1226: 0.53790, 1238: 0.53014, 1241: 0.53233, 1242: 0.53273},
     "grey": {1226: 0.53715, 1238: 0.53719, 1241: 0.53717, 1242: 0.53715},
 }
-
-
-def project_root() -> Path:
-    """The project's folder: the first one upward from here, else from this file, with our `pyproject.toml`."""
-    for start in (Path.cwd(), Path(__file__).resolve().parent):
-        for folder in (start, *start.parents):
-            if (folder / "pyproject.toml").is_file() and (folder / "monodepth_lib").is_dir():
-                return folder
-    return Path.cwd()
-
-
-def project_path(path: str | Path) -> Path:
-    """`path` itself where it is absolute; a relative one counts from the project's folder, wherever one stands."""
-    return project_root() / Path(path).expanduser()
-
-
-@contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """Gives a file to write beside `path`, which takes its place once whole: a failure leaves the old one as it was.
-
-    Raises OSError naming `path` when it cannot be written.
-    """
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written ({error}): free space or choose another output folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 # --- drives and pairs -------------------------------------------------------------------------------------------

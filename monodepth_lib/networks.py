@@ -24,7 +24,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .kitti import project_root, written_beside
+from .files import project_root, written_beside
 
 MAX_DISPARITY = 0.3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

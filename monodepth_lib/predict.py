@@ -43,7 +43,8 @@ from tqdm import tqdm
 
 from . import depth, gif, testing
 from .data import pick_device, read_picture, write_npy_header
-from .kitti import project_path, read_camera_file, written_beside
+from .files import project_path, written_beside
+from .kitti import read_camera_file
 from .memory import kept_memory
 from .networks import MAX_DISPARITY, Monodepth, for_prediction, load_model
 

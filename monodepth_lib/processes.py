@@ -53,7 +53,7 @@ def join_group(device: str) -> str:
 
     Raises ValueError when there are more processes than GPUs.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if "LOCAL_RANK" not in os.environ:  # some launchers of clusters set the others by themselves
         return device
     local = int(os.environ["LOCAL_RANK"])
     cuda = pick_device(device).type == "cuda"

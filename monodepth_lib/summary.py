@@ -17,7 +17,7 @@ from . import kitti, plots
 from .batch import read_status
 from .checkpoints import read_history
 from .data import read_picture
-from .kitti import project_path, written_beside
+from .files import project_path, written_beside
 from .sweeps import Run
 
 # The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
@@ -87,7 +87,7 @@ def same_picture(runs: Sequence[Run]) -> tuple[list, list[str]]:
     maps: dict[str, dict[str, np.ndarray]] = {}  # run -> picture -> disparity
     for one in runs:
         for folder in (one.folder, one.folder / "test"):  # where 06 and 05 leave them
-            if (folder / "names.json").is_file() and (folder / "disparities_pp.npy").is_file():
+            with contextlib.suppress(OSError, ValueError, EOFError):  # none here, or of a run that was killed
                 array = np.load(folder / "disparities_pp.npy", mmap_mode="r")
                 maps[one.name] = dict(zip(json.loads((folder / "names.json").read_text()), array, strict=False))
                 break

@@ -21,7 +21,7 @@ import yaml
 from tqdm import tqdm
 
 from .batch import all_values, expand, locked, read_status, take_parameters, write_status
-from .kitti import project_path
+from .files import project_path
 
 INCIDENTAL = ("device", "output_dir", "resume", "weights")  # may differ when a run is started again
 

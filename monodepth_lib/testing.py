@@ -7,6 +7,7 @@ beside two references, the guess of one that does not look and the answer of one
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import csv
 import hashlib
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from . import depth, kitti
 from .data import StereoDrives, pick_device, read_picture, to_device, write_npy_header
+from .files import written_beside
 from .memory import kept_memory
 from .networks import Monodepth, for_prediction, load_model, weights_path
 from .transforms import image_transforms
@@ -72,27 +74,27 @@ def predict_loader(
     """Predicts every picture of a test loader; returns names and both arrays (images, height, width), float32.
 
     Writes `disparities.npy`, `disparities_pp.npy` (post-processed) and `names.json` (the order of both) to
-    `output_dir`, batch by batch, so memory does not grow with the drive. Raises ValueError for an empty loader.
+    `output_dir`, batch by batch, so memory does not grow with the drive; the files of an earlier run are replaced when
+    all are whole. Raises ValueError for an empty loader, OSError naming a file that cannot be written.
     """
     if not len(loader.dataset):  # type: ignore[arg-type]
         raise ValueError("there is no picture to predict: name test_drives")
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     names: list[str] = []
-    paths = output / "disparities.npy", output / "disparities_pp.npy"
-    try:
-        with open(paths[0], "wb") as plain, open(paths[1], "wb") as processed:
-            for seen, *results in predicted_batches(model, loader, device):
-                for file, result in zip((plain, processed), results, strict=True):
-                    if not names:
-                        shape = (len(loader.dataset), *result.shape[1:])  # type: ignore[arg-type]
-                        write_npy_header(file, shape)
-                    file.write(result.cpu().numpy().tobytes())
-                names += seen
-        (output / "names.json").write_text(json.dumps(names, indent=0))
-    except OSError as error:
-        raise OSError(f"{output} could not be written ({error}): free space or choose another output folder") from error
-    return names, np.load(paths[0], mmap_mode="c"), np.load(paths[1], mmap_mode="c")
+    paths = [output / file for file in ("names.json", "disparities.npy", "disparities_pp.npy")]
+    with contextlib.ExitStack() as stack:
+        partial_names, *partial = [stack.enter_context(written_beside(path)) for path in paths]
+        files = [stack.enter_context(open(path, "wb")) for path in partial]
+        for seen, *results in predicted_batches(model, loader, device):
+            for file, result in zip(files, results, strict=True):
+                if not names:
+                    shape = (len(loader.dataset), *result.shape[1:])  # type: ignore[arg-type]
+                    write_npy_header(file, shape)
+                file.write(result.cpu().numpy().tobytes())
+            names += seen
+        partial_names.write_text(json.dumps(names, indent=0))
+    return names, np.load(paths[1], mmap_mode="c"), np.load(paths[2], mmap_mode="c")
 
 
 def predict_each(
@@ -566,7 +568,7 @@ def main(arguments: list[str] | None = None) -> int:
             report = run(options)
         report["notes"] += said
         files = write_report(report, kitti.project_path(options.output))
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:  # the last: a device that is not there
         print(error, file=sys.stderr)
         return 2
     print(report_text(report))

@@ -22,12 +22,14 @@ from torch.utils.data import DataLoader
 
 from .checkpoints import Checkpoints, Mean, check_finite, low_spread
 from .data import pick_device, prepare_dataloader, set_epoch, to_device
-from .kitti import check_split, project_path, select_drives
+from .files import project_path
+from .kitti import check_split, select_drives
 from .losses import MonodepthLoss
 from .memory import kept_memory
 from .networks import Monodepth, get_model, save_model
 from .processes import join_group, process, share_model
 
+SMALLEST = 32  # px; the loss looks at 1/8 of it through windows of 3x3
 CLOCK_STEPS = 20  # within an epoch, the clock is looked at so often
 
 # What a run costs, chosen by one word. "full" is the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4, batch 8.
@@ -64,6 +66,11 @@ def settings(profile: str, **changes) -> dict:
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise ValueError(f"{name} is {value!r}; it must be of type {kind.__name__} (in YAML, 1.0e-4 is a float)")
         chosen[name] = value
+    for name in ("height", "image_width"):
+        if chosen[name] < SMALLEST:
+            raise ValueError(
+                f"{name} is {chosen[name]}; it must be at least {SMALLEST}: the smallest maps are 1/8 of it"
+            )
     return chosen
 
 

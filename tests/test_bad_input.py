@@ -517,6 +517,10 @@ REQUESTS = {
         lambda _: training.settings("tiny", epochs=1.5),
         "epochs is 1.5; it must be of type int",
     ),
+    "size too small": (
+        lambda _: training.settings("tiny", height=16),
+        "height is 16; it must be at least 32: the smallest maps are 1/8 of it",
+    ),
     "bool for a number": (lambda _: training.settings("tiny", epochs=True), "epochs is True; it must be of type int"),
     "text for a number": (
         lambda _: training.settings("tiny", learning_rate="1e-4"),

@@ -239,6 +239,7 @@ def test_the_log_is_what_cells_print_and_a_failure_is_one_sentence(talking, capf
         (None, 0, "done", ""),
         (KeyboardInterrupt(), 130, "stopped", "before its end; what was saved is kept"),
         (OSError("output/run/last.pt could not be written"), 1, "failed", "OSError: output/run/last.pt could not"),
+        (RuntimeError("Kernel didn't respond in 60 seconds"), 1, "failed", "RuntimeError: Kernel didn't respond"),
         (DeadKernelError("Kernel died"), 1, "failed", "when memory runs out: try a smaller batch_size"),
     ],
 )

@@ -1,6 +1,8 @@
 """From drives to batches: order, seeds, workers and files that cannot be read."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -237,12 +239,27 @@ def test_a_killed_preparation_goes_on_where_it_stopped(tmp_path, cut, monkeypatc
     monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or read_picture(path))
     assert np.array_equal(np.load(prepare_cache(pairs, SIZE, cache, log=said.append)), values)
     assert len(read) == (4 if isinstance(cut, float) else 8)
-    assert [file.suffix for file in cache.iterdir()] == [".npy"]
+    assert [file.suffix for file in cache.iterdir() if not file.name.startswith(".")] == [".npy"]
+
+
+def test_of_two_runs_one_prepares_and_the_other_waits(tmp_path, monkeypatch):
+    pairs, cache, said = drive_of(tmp_path)
+    written = []
+
+    def slowly(*arguments):
+        written.append(time.sleep(0.2))
+        write_cache(*arguments)
+
+    write_cache = data.write_cache
+    monkeypatch.setattr(data, "write_cache", slowly)
+    with ThreadPoolExecutor(2) as runs:
+        paths = list(runs.map(lambda _: prepare_cache(pairs, SIZE, cache, log=said.append), range(2)))
+    assert paths[0] == paths[1] and paths[0].is_file() and len(written) == 1
 
 
 def test_preparation_without_room_is_refused_before_and_named_during(tmp_path, monkeypatch, full_disk):
     pairs, cache, said = drive_of(tmp_path)
-    with full_disk(), pytest.raises(OSError, match=r"\.part could not be written .* free space"):
+    with full_disk(), pytest.raises(OSError, match=r"\.npy could not be written .* free space"):
         prepare_cache(pairs, SIZE, cache, log=said.append)
     assert not list(cache.glob("*.npy"))
     usage = shutil.disk_usage(tmp_path)

@@ -203,6 +203,12 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         processes.join_group("auto")
 
 
+def test_without_torchrun_a_launchers_variables_mean_nothing(monkeypatch):
+    for name, value in (("WORLD_SIZE", "1"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    assert processes.join_group("cpu") == "cpu" and not dist.is_initialized()
+
+
 def test_a_missing_folder_is_one_sentence_and_a_status(tmp_path, capsys):
     assert main(["--data", str(tmp_path / "nowhere")]) == 1
     said = capsys.readouterr().err

@@ -24,7 +24,7 @@ from experiments import __main__ as command  # noqa: E402
 from experiments import long, report, run, sweep  # noqa: E402
 from experiments import recipe as recipes  # noqa: E402
 from experiments.recipe import Recipe, RecipeLoss, make_model  # noqa: E402
-from monodepth_lib import depth, kitti, losses, networks, testing, training  # noqa: E402
+from monodepth_lib import depth, files, kitti, losses, networks, testing, training  # noqa: E402
 
 TINY = Recipe(width=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(
@@ -753,8 +753,13 @@ class TestCommand:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(command.run, "train", press)
-        assert command.main(["train", "base", "--data", str(data_dir)]) == 130
+        assert command.main(["train", "base", "--data", str(data_dir), "--output", str(tmp_path)]) == 130
         assert "goes on from the last checkpoints" in capsys.readouterr().err
+
+    def test_two_runs_cannot_share_a_folder(self, data_dir, tmp_path, capsys):
+        with files.locked(tmp_path):
+            assert command.main(["train", "base", "--data", str(data_dir), "--output", str(tmp_path)]) == 2
+        assert "is in use by another run" in capsys.readouterr().err
 
     def test_train_logs_on_the_way(self, data_dir, tmp_path, capsys):
         path = write_sweep(tmp_path / "s.toml", "")

@@ -18,7 +18,7 @@ from synthetic import (
     write_uint16,
 )
 
-from monodepth_lib import kitti
+from monodepth_lib import files, kitti
 from monodepth_lib.data import prepare_dataloader
 
 # the thirteen drives of the lab: date, number
@@ -656,7 +656,7 @@ def test_a_pair_without_truth_is_named(tmp_path):
 
 
 def test_relative_paths_count_from_the_project_wherever_one_stands(monkeypatch):
-    root = kitti.project_root()
+    root = files.project_root()
     monkeypatch.chdir(root / "monodepth_lib")
     assert kitti.project_path("data/sample") == root / "data/sample"
     assert kitti.project_path("/data") == kitti.Path("/data")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from synthetic import street_pair, texture, to_picture
 
-from monodepth_lib import kitti, rectification
+from monodepth_lib import files, kitti, rectification
 
 SIZE = (128, 400)
 
@@ -243,7 +243,7 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys, folder, options, word
 
 
 def test_the_sample_is_well():
-    drive = kitti.project_root() / "data/sample/test/2025_01_01_drive_0202_sync"
+    drive = files.project_root() / "data/sample/test/2025_01_01_drive_0202_sync"
     assert rectification.check_drive(drive, frames=2).faults == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from synthetic import write_notebook
 
-from monodepth_lib import batch, checkpoints, kitti, summary, sweeps
+from monodepth_lib import batch, checkpoints, files, summary, sweeps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,7 +58,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     write_notebook(tmp_path / "notebooks/05_training.ipynb", PARAMETERS, TRAINING)
     monkeypatch.chdir(tmp_path)
-    assert kitti.project_root() == tmp_path
+    assert files.project_root() == tmp_path
     return tmp_path
 
 
@@ -446,6 +446,11 @@ def test_predictions_without_their_pictures_are_shown_alone(sweep):
     finished(runs[1], 0.5, (16, 32), 0.3)
     images, titles = summary.same_picture(runs)
     assert titles == ["b"] and images[0].shape == (16, 32)
+    finished(runs[0], 0.5, (16, 32), 0.3)
+    for left in (0, 200):  # of a run that was killed while it wrote
+        with open(runs[0].folder / "disparities_pp.npy", "r+b") as file:
+            file.truncate(left)
+        assert summary.same_picture(runs)[1] == ["b"]
 
 
 def test_a_page_of_nothing_yet(sweep, project):

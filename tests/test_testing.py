@@ -28,7 +28,7 @@ from synthetic import (
     write_uint16,
 )
 
-from monodepth_lib import data, kitti, networks, testing
+from monodepth_lib import data, files, kitti, networks, testing
 from monodepth_lib.data import prepare_dataloader, read_picture
 from monodepth_lib.depth import METRICS, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
 
@@ -109,6 +109,36 @@ def test_prediction_is_in_eval_mode_whatever_mode_the_model_was_in(data_dir, tmp
     for model in (tiny().train(), tiny().eval()):
         predicted = testing.predict_loader(model, loader, tmp_path, device="cpu")[1][:2]
         assert np.allclose(predicted, expected, atol=1e-6)
+
+
+def test_an_earlier_run_s_arrays_stay_until_the_next_are_whole(data_dir, tmp_path, tiny, monkeypatch):
+    nine, five = (prepare_dataloader(data_dir, mode, size=SIZE, batch_size=4) for mode in ("val", "test"))
+    names, plain, _ = testing.predict_loader(tiny(), nine, tmp_path, device="cpu")
+    before = plain.copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(testing, "predict", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            testing.predict_loader(tiny(), five, tmp_path, device="cpu")
+    assert np.array_equal(np.load(tmp_path / "disparities.npy"), before)
+    assert json.loads((tmp_path / "names.json").read_text()) == names
+    assert len(testing.predict_loader(tiny(), five, tmp_path, device="cpu")[1]) == 5
+    assert np.array_equal(plain, before)  # a slider that still shows the earlier run reads what it read
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["disparities.npy", "disparities_pp.npy", "names.json"]
+
+
+def test_a_full_disk_is_named_once(data_dir, tmp_path, tiny, full_disk):
+    loader = prepare_dataloader(data_dir, "test", size=SIZE)
+    said = r"^[^(]*disparities_pp\.npy could not be written \([^(]*\): free space"
+    with full_disk(), pytest.raises(OSError, match=said):
+        testing.predict_loader(tiny(), loader, tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_said(data_dir, tmp_path, tiny, capsys):
+    networks.save_model(tiny(), tmp_path / "w.safetensors", SIZE)
+    options = ["--weights", str(tmp_path / "w.safetensors"), "--data", str(data_dir), "--output", str(tmp_path / "out")]
+    assert testing.main([*options, "--device", "gpu"]) == 2
+    assert "gpu" in capsys.readouterr().err
 
 
 def test_an_empty_loader_is_refused(data_dir, tmp_path, tiny):
@@ -320,7 +350,7 @@ def test_views_of_two_sizes_are_named(street):
 
 
 def test_the_pinned_opencv_is_the_one_the_table_names():
-    text = (kitti.project_root() / "pyproject.toml").read_text()
+    text = (files.project_root() / "pyproject.toml").read_text()
     assert re.search(r'^sgm = \["(.+?)"\]', text, re.MULTILINE).group(1) == testing.OPENCV
 
 

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.measure import machine
 from experiments.recipe import Recipe
 from experiments.run import read_result
-from monodepth_lib import batch, checkpoints, data, depth, gif, kitti, networks, plots, testing, training
+from monodepth_lib import batch, checkpoints, data, depth, files, gif, kitti, networks, plots, testing, training
 from monodepth_lib.transforms import image_transforms
 
-MODELS = kitti.project_root() / "models"
+MODELS = files.project_root() / "models"
 SAMPLE = "data/sample"
 GIF_DRIVE = "2025_01_01_drive_0201_sync"
 MAPS = 8  # scenes whose disparity a picture of real frames shows
@@ -55,7 +55,7 @@ def measure(weights: str, folder: str, *more: str) -> dict:
         if testing.main([*options, "--output", output]):
             sys.exit(f"{weights} could not be measured on {folder}: see the line above")
         report = json.loads((Path(output) / "metrics.json").read_text())
-    sample = kitti.project_path(folder).resolve() == kitti.project_path(SAMPLE).resolve()
+    sample = files.project_path(folder).resolve() == files.project_path(SAMPLE).resolve()
     named = [SAMPLE if sample else f"KITTI/{Path(folder).name}", *more]
 
     def rounded(row: dict) -> dict:
@@ -105,7 +105,7 @@ def shipped(name: str) -> networks.Monodepth:
 def write_card(card: dict) -> None:
     path = MODELS / f"{card['name']}.json"
     for file, text in ((path, json.dumps(card, indent=2) + "\n"), (path.with_suffix(".md"), readable(card))):
-        with kitti.written_beside(file) as partial:
+        with files.written_beside(file) as partial:
             partial.write_text(text)
 
 
@@ -188,7 +188,7 @@ def draw_maps(name: str, folder: str, cameras: str) -> None:
 
 
 def make_sample() -> None:
-    name, output = "unet_sample", kitti.project_path("output/unet_sample")
+    name, output = "unet_sample", files.project_path("output/unet_sample")
     started = time.perf_counter()
     batch.run("05_training", {"output_dir": str(output), "fine_tune": "none"}, output)
     minutes = (time.perf_counter() - started) / 60
