@@ -60,6 +60,7 @@ class Recipe:
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
     draw_twice: str = ""  # drives whose name begins so are drawn twice as often
+    also: str = ""  # a folder of further pairs in colour, such as rendered streets: a third of those drawn come from it
     small_until: float = 0.0  # for this share of the time the pictures have 3/4 of the size
     # the optimiser: AdamW, which without weight decay is Adam
     learning_rate: float = 5e-4

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import machine
 from monodepth_lib import files, kitti, testing, training
 from monodepth_lib.checkpoints import Checkpoints, Mean
-from monodepth_lib.data import CachedDrives, prepare_dataloader, to_device
+from monodepth_lib.data import CachedDrives, prepare_cache, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.memory import kept_memory
@@ -74,6 +74,9 @@ class Pictures:
         self.named()  # refuses before a picture is read
         loader = self.loader("train", recipe.stored_size, batch_size=recipe.batch_size, seed=seed)
         dataset: CachedDrives = loader.dataset  # type: ignore[assignment]
+        if recipe.also:
+            pairs = [*dataset.pairs, *kitti.select_pairs(files.project_path(recipe.also), "train")]
+            dataset = CachedDrives(pairs, prepare_cache(pairs, recipe.stored_size, self.cache_dir), True, seed)
         dataset.flip = RandomFlip(0.5 if recipe.flip else 0.0)
         dataset.colours = AugmentImagePair(0.5 if recipe.colours else 0.0)
         return dataset
@@ -162,7 +165,11 @@ def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.ra
     """The batch of a step: which pairs, and what is done to both their views."""
     dataset.epoch = course.steps  # flip and colours are drawn by seed, step and pair
     twice = np.array([bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs])
-    chosen = rng.choice(len(twice), recipe.batch_size, replace=False, p=(1 + twice) / (1 + twice).sum())
+    odds = 1.0 + twice
+    if recipe.also:
+        further = np.array([files.project_path(recipe.also) in p.folder.parents for p in dataset.pairs])
+        odds[further] = odds[~further].sum() / 2 / further.sum()
+    chosen = rng.choice(len(odds), recipe.batch_size, replace=False, p=odds / odds.sum())
     batch = zoom_and_resize(dataset.__getitems__(chosen.tolist()), recipe.size_at(course.share), recipe.zoom, rng)
     return graft(batch, recipe.graft, rng)
 

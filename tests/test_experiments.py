@@ -395,6 +395,17 @@ class TestBatch:
             share[name] = sum("drive_0002" in batch["name"][0] for batch in drawn) / 400
         assert abs(share[""] - 4 / 9) < 0.07 and abs(share["2020_01_01_drive_0002"] - 8 / 13) < 0.07
 
+    def test_a_third_of_the_pairs_drawn_come_from_the_further_folder(self, data_dir, tmp_path):
+        make_drive(tmp_path / "more/train/2020_02_02_drive_0001", range(3))
+        recipe = Recipe(size=(32, 96), batch_size=2, draw_twice="2020_01_01_drive_0002", also=str(tmp_path / "more"))
+        dataset, course = pictures(data_dir, tmp_path).training(recipe, 0), run.Course(recipe, nn.Identity(), 1, 300)
+        assert len(dataset.pairs) == 9 + 3
+        names = [
+            n for s in range(300) for n in run.make_batch(dataset, recipe, course, np.random.default_rng(s))["name"]
+        ]
+        assert abs(sum("2020_02_02" in name for name in names) / 600 - 1 / 3) < 0.06
+        assert sum("drive_0002" in name for name in names) > sum("2020_01_01_drive_0001" in name for name in names)
+
     def test_every_step_draws_anew(self, data_dir, tmp_path):
         """A pair is mirrored in one step and not in another; the same step draws the same again."""
         recipe = Recipe(size=(32, 96), batch_size=9, colours=False)
