@@ -28,6 +28,17 @@ INTRODUCTION = f"""\
 - Moves: whether Abs Rel differs from the row it is like (base, where no other is named) by more than the larger of both
   rows' ranges over the seeds. With few seeds this is a hint, no proof."""
 
+LONGER = """\
+What comes of hours in place of minutes is in [LONG.md](LONG.md). Eight scenes of stereo_2012 as the best of those trainings
+sees them, disparity only (bright is near), each from one photograph:
+
+![eight disparity maps](../models/unet_kitti.png)
+
+And a rendered drive:
+
+![a rendered street and its disparity](../models/unet_kitti.gif)
+"""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -167,6 +178,7 @@ def write_report(rows: Sequence[Row], output: Path, page: Path, command: str) ->
         f"\n{disagreement(lines)} A low loss is not good depth.\n",
         f"![loss against Abs Rel, a point a row]({page.with_suffix('.png').name})\n",
         *([f"Without a finished run: {', '.join(missing)}.\n"] if missing else []),
+        *([LONGER] if (page.parent / "LONG.md").is_file() else []),
     ]
     write_page(page, text, scatter(lines))
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"

@@ -23,7 +23,8 @@ from PIL import Image
 
 from monodepth_lib import download as module
 from monodepth_lib.download import PARTS, Archive, Server, archives_of, download, main, named_drives
-from monodepth_lib.kitti import SPLITS, calibration, find_drives, find_pairs, project_root
+from monodepth_lib.files import project_root
+from monodepth_lib.kitti import SPLITS, calibration, find_drives, find_pairs
 
 DATE = "2011_09_26"
 DRIVE, OTHER = f"{DATE}_drive_0002_sync", f"{DATE}_drive_0014_sync"
