@@ -29,8 +29,8 @@ INTRODUCTION = f"""\
   rows' ranges over the seeds. With few seeds this is a hint, no proof."""
 
 LONGER = """\
-What comes of hours in place of minutes is in [LONG.md](LONG.md). Eight scenes of stereo_2012 as the best of those trainings
-sees them, disparity only (bright is near), each from one photograph:
+What comes of hours in place of minutes is in [LONG.md](LONG.md). Eight scenes of stereo_2012 as the best of those
+trainings sees them, disparity only (bright is near), each from one photograph:
 
 ![eight disparity maps](../models/unet_kitti.png)
 
