@@ -239,7 +239,8 @@ def train(
     save_model(answer, output / "weights.safetensors", recipe.size, row=row, seed=seed, **held)
     result = {
         **run,
-        "pairs": len(dataset),
+        "pairs": (pairs := sum(pair.folder.name in run["train_drives"] for pair in dataset.pairs)),
+        "further_pairs": len(dataset) - pairs,
         "trained_steps": course.steps,
         "trained_minutes": course.seconds / 60,
         "history": history,

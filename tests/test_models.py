@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import socket
 import sys
 from pathlib import Path
@@ -101,13 +102,14 @@ def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
         write_uint16(tmp_path / f"stereo_2012/disp_noc/{frame:06d}_10.png", np.full((32, 96), 4.0))
     write_calibration(tmp_path / "stereo_2012/calib_cam_to_cam.txt", focal=100.0, grey_baseline=0.288, width=96)
     pictures = run.Pictures(str(data_dir), cache_dir=str(tmp_path / "cache"), cameras="colour")
-    recipe = Recipe(width=2, size=(32, 96), batch_size=2)
+    recipe = Recipe(width=2, size=(32, 96), batch_size=2, also="data/sample")
     run.train("base", recipe, pictures, tmp_path / "run", steps=3, log=lambda _: None)
     make_model.make_kitti(tmp_path / "run", str(tmp_path))
     card = json.loads((tmp_path / "models/unet_kitti.json").read_text())
     assert [found["images"] for found in card["measurements"]] == [3, 5]
     assert card["measurements"][0]["command"].endswith("--data KITTI/stereo_2012 --cameras grey")
     assert card["measurements"][1]["command"].endswith(f"--data {data_dir}")  # the sample is not KITTI's
+    assert re.search(r", 9 colour pairs of .*, with 1\d\d of data/sample mixed in, photographs", card["training data"])
     assert str(tmp_path) not in json.dumps(card)  # no path of this machine
     assert "train base --seed 0 --steps 3 --threads" in card["command"] and "--cameras colour" in card["command"]
     assert card["steps"] == 3 and card["settings"]["width"] == 2 and "NC" in card["licence"]

@@ -217,12 +217,14 @@ def make_kitti(run: Path, folder: str) -> None:
     if result is None:
         sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m experiments train` goes on")
     truth = f"{folder}/stereo_2012"  # its grey pictures, whatever was trained on
-    cameras, begun = result["cameras"], f", begun from {result['init']}" if result["init"] else ""
+    cameras, further = result["cameras"], f", begun from {result['init']}" if result["init"] else ""
+    if result["also"]:
+        further += f", with {result['further_pairs']} of {result['also']} mixed in"
     budget = f"--steps {result['steps']}" if result["steps"] else f"--minutes {result['minutes']:g}"
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {
         "training data": f"KITTI (CC BY-NC-SA 3.0), {result['pairs']} {cameras} pairs of "
-        f"{', '.join(result['train_drives'])}{begun}, photographs alone; stereo_2012 chose the recipe",
+        f"{', '.join(result['train_drives'])}{further}, photographs alone; stereo_2012 chose the recipe",
         "command": f"python -m experiments train {result['row']} --seed {result['seed']} {budget} "
         f"--threads {result['machine']['threads']} --cameras {cameras} --data KITTI",
         "seed": result["seed"],
