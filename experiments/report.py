@@ -16,6 +16,7 @@ from monodepth_lib import files
 from .run import JUDGED_SIZE, read_result
 from .sweep import Row
 
+NEAR = 1.25  # rows whose loss and error are below so many times those of the best row are drawn enlarged
 METRICS = {"abs_rel": "Abs Rel", "rmse": "RMSE", "d1": "d1", "d1_all": "D1-all"}
 
 INTRODUCTION = f"""\
@@ -122,19 +123,32 @@ def disagreement(lines: Sequence[Line]) -> str:
 
 
 def scatter(lines: Sequence[Line]) -> Figure:
-    """Loss against Abs Rel, a point a row with its seeds' range; names stand in a column, none hides another."""
-    figure, axis = plt.subplots(figsize=(10, max(4.0, 0.26 * len(lines) + 1)), layout="constrained")
-    axis.set(xlabel="loss on vals", ylabel="Abs Rel with post-processing", yscale="log")
-    axis.yaxis.set_major_formatter("{x:.3g}")
-    axis.yaxis.set_minor_formatter("{x:.3g}")
-    axis.grid(alpha=0.3, which="both")
-    for place, line in enumerate(lines):  # the best is lowest, and so is its name
-        loss, error, colour = line.values("val_loss"), line.values("pp", "abs_rel"), f"C{place % 10}"
+    """Loss against Abs Rel, a point a row with its seeds' range: all rows, and enlarged those near the best.
+
+    There the names stand in a column, lowest the best; the others' stand beside their points.
+    """
+    best = lines[0].values("val_loss").mean(), lines[0].values("pp", "abs_rel").mean()
+    figure, (whole, part) = plt.subplots(
+        1, 2, figsize=(12, max(4.0, 0.24 * len(lines) + 1)), layout="constrained", width_ratios=(2, 3)
+    )
+    near = []
+    for place, line in enumerate(lines):
+        loss, error = line.values("val_loss"), line.values("pp", "abs_rel")
         point = loss.mean(), error.mean()
-        axis.errorbar(*point, np.ptp(error) / 2, np.ptp(loss) / 2, fmt="o", color=colour, markersize=5)
-        arrow = dict(arrowstyle="-", color=colour, linewidth=0.8, alpha=0.6, relpos=(0, 0.5))
-        label = 1.04, (place + 0.5) / len(lines)
-        axis.annotate(line.row.name, point, label, textcoords=axis.transAxes, va="center", size=9, arrowprops=arrow)
+        if is_near := point[0] < NEAR * best[0] and point[1] < NEAR * best[1]:
+            near.append((line.row.name, point))
+        else:
+            whole.annotate(line.row.name, point, (-5, -4), textcoords="offset points", ha="right", va="top", size=9)
+        for axis in (whole, part) if is_near else (whole,):
+            axis.errorbar(*point, np.ptp(error) / 2, np.ptp(loss) / 2, fmt="o", color=f"C{place % 10}", markersize=5)
+    for place, (name, point) in enumerate(near):
+        arrow = dict(arrowstyle="-", color=f"C{place % 10}", linewidth=0.8, alpha=0.6, relpos=(0, 0.5))
+        label = 1.04, (place + 0.5) / len(near)
+        part.annotate(name, point, label, textcoords=part.transAxes, va="center", size=9, arrowprops=arrow)
+    for axis, title in ((whole, "all rows"), (part, f"up to {NEAR:g} times those of {lines[0].row.name}")):
+        axis.set(xlabel="loss on vals", ylabel="Abs Rel with post-processing", title=title)
+        axis.margins(0.1)
+        axis.grid(alpha=0.3)
     return figure
 
 
