@@ -167,7 +167,8 @@ def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.ra
     twice = np.array([bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs])
     odds = 1.0 + twice
     if recipe.also:
-        further = np.array([files.project_path(recipe.also) in p.folder.parents for p in dataset.pairs])
+        root = files.project_path(recipe.also).resolve()  # as the pairs' own folders are
+        further = np.array([root in p.folder.parents for p in dataset.pairs])
         odds[further] = odds[~further].sum() / 2 / further.sum()
     chosen = rng.choice(len(odds), recipe.batch_size, replace=False, p=odds / odds.sum())
     batch = zoom_and_resize(dataset.__getitems__(chosen.tolist()), recipe.size_at(course.share), recipe.zoom, rng)

@@ -396,7 +396,8 @@ class TestBatch:
         assert abs(share[""] - 4 / 9) < 0.07 and abs(share["2020_01_01_drive_0002"] - 8 / 13) < 0.07
 
     def test_a_third_of_the_pairs_drawn_come_from_the_further_folder(self, data_dir, tmp_path):
-        make_drive(tmp_path / "more/train/2020_02_02_drive_0001", range(3))
+        make_drive(tmp_path / "elsewhere/train/2020_02_02_drive_0001", range(3))
+        (tmp_path / "more").symlink_to(tmp_path / "elsewhere")
         recipe = Recipe(size=(32, 96), batch_size=2, draw_twice="2020_01_01_drive_0002", also=str(tmp_path / "more"))
         dataset, course = pictures(data_dir, tmp_path).training(recipe, 0), run.Course(recipe, nn.Identity(), 1, 300)
         assert len(dataset.pairs) == 9 + 3
