@@ -36,17 +36,6 @@ INTRODUCTION = """\
   More pairs would close what lies between these two; what still falls where the curves end, more time would lower.
 - Curves jump where the pictures grow (`small_until`): the network has yet to learn the new size."""
 
-SHIPPED = """
-One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says
-of eight scenes of stereo_2012, disparity only (bright is near), each from one photograph:
-
-![eight disparity maps](../models/unet_kitti.png)
-
-And of a rendered drive, a kind of picture that KITTI does not have:
-
-![a rendered street and its disparity](../models/unet_kitti.gif)
-"""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -129,6 +118,6 @@ def write_long(folders: Sequence[Path], pictures: Pictures, page: Path, command:
         f"\n![loss and depth over the minutes]({page.with_suffix('.png').name})\n",
     ]
     if (page.parent / "../models/unet_kitti.md").is_file():
-        text.append(SHIPPED)
+        text.append(report.SHIPPED)
     report.write_page(page, text, curves(runs))
     return f"{page}: {len(runs)} runs"

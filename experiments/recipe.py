@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from monodepth_lib import losses
 from monodepth_lib.depth import resize_map
-from monodepth_lib.networks import DisparityHead, Monodepth, get_model, load_model
+from monodepth_lib.networks import SMALLEST, DisparityHead, Monodepth, get_model, load_model
 from monodepth_lib.testing import semi_global_matching
 from monodepth_lib.transforms import VIEWS
 
@@ -74,8 +74,8 @@ class Recipe:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if len(self.size) != 2 or min(self.size) < 32:
-            raise ValueError(f"size is {self.size}; it must be height and width, both at least 32")
+        if len(self.size) != 2 or min(self.size) < SMALLEST:
+            raise ValueError(f"size is {self.size}; it must be height and width, both at least {SMALLEST}")
         if not 0 < self.zoom <= 1:
             raise ValueError(f"zoom is {self.zoom}; it must be above 0 and at most 1")
         if not self.maps or not set(self.maps) <= {0, 1, 2, 3}:

@@ -29,13 +29,13 @@ INTRODUCTION = f"""\
 - Moves: whether Abs Rel differs from the row it is like (base, where no other is named) by more than the larger of both
   rows' ranges over the seeds. With few seeds this is a hint, no proof."""
 
-LONGER = """\
-What comes of hours in place of minutes is in [LONG.md](LONG.md). Eight scenes of stereo_2012 as the one shipped of
-those trainings sees them, disparity only (bright is near), each from one photograph:
+SHIPPED = """
+One of them is shipped as [models/unet_kitti](../models/unet_kitti.md), with every measurement made of it. What it says
+of eight scenes of stereo_2012, disparity only (bright is near), each from one photograph:
 
 ![eight disparity maps](../models/unet_kitti.png)
 
-And a rendered drive:
+And of a rendered drive, a kind of picture that KITTI does not have:
 
 ![a rendered street and its disparity](../models/unet_kitti.gif)
 """
@@ -192,7 +192,11 @@ def write_report(rows: Sequence[Row], output: Path, page: Path, command: str) ->
         f"\n{disagreement(lines)} A low loss is not good depth.\n",
         f"![loss against Abs Rel, a point a row]({page.with_suffix('.png').name})\n",
         *([f"Without a finished run: {', '.join(missing)}.\n"] if missing else []),
-        *([LONGER] if (page.parent / "LONG.md").is_file() else []),
+        *(
+            ["[Trainings of hours](LONG.md) in place of minutes.", SHIPPED]
+            if (page.parent / "LONG.md").is_file()
+            else []
+        ),
     ]
     write_page(page, text, scatter(lines))
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"

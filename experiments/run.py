@@ -70,13 +70,18 @@ class Pictures:
         return prepare_dataloader(self.folder, side, **options)
 
     def training(self, recipe: Recipe, seed: int) -> CachedDrives:
-        """The pairs to learn from, whose `__getitems__` makes a batch."""
+        """The pairs to learn from, whose `__getitems__` makes a batch, and the `odds` with which each is drawn."""
         self.named()  # refuses before a picture is read
         loader = self.loader("train", recipe.stored_size, batch_size=recipe.batch_size, seed=seed)
         dataset: CachedDrives = loader.dataset  # type: ignore[assignment]
+        own = len(dataset.pairs)
         if recipe.also:
             pairs = [*dataset.pairs, *kitti.select_pairs(files.project_path(recipe.also), "train")]
             dataset = CachedDrives(pairs, prepare_cache(pairs, recipe.stored_size, self.cache_dir), True, seed)
+        twice = [bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs]
+        odds = 1.0 + np.array(twice)
+        odds[own:] = odds[:own].sum() / 2 / max(1, len(odds) - own)
+        dataset.odds = odds / odds.sum()
         dataset.flip = RandomFlip(0.5 if recipe.flip else 0.0)
         dataset.colours = AugmentImagePair(0.5 if recipe.colours else 0.0)
         return dataset
@@ -164,13 +169,7 @@ def described(recipe: Recipe, pictures: Pictures, minutes: float, steps: int | N
 def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.random.Generator) -> dict:
     """The batch of a step: which pairs, and what is done to both their views."""
     dataset.epoch = course.steps  # flip and colours are drawn by seed, step and pair
-    twice = np.array([bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs])
-    odds = 1.0 + twice
-    if recipe.also:
-        root = files.project_path(recipe.also).resolve()  # as the pairs' own folders are
-        further = np.array([root in p.folder.parents for p in dataset.pairs])
-        odds[further] = odds[~further].sum() / 2 / further.sum()
-    chosen = rng.choice(len(odds), recipe.batch_size, replace=False, p=odds / odds.sum())
+    chosen = rng.choice(len(dataset.odds), recipe.batch_size, replace=False, p=dataset.odds)
     batch = zoom_and_resize(dataset.__getitems__(chosen.tolist()), recipe.size_at(course.share), recipe.zoom, rng)
     return graft(batch, recipe.graft, rng)
 

@@ -27,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from .files import project_root, written_beside
 
 MAX_DISPARITY = 0.3
+SMALLEST = 32  # px: they halve a picture five or six times, and the loss looks at 1/8 of it through windows of 3x3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NETWORKS = ("unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION)
 

@@ -46,13 +46,12 @@ from .data import pick_device, read_picture, write_npy_header
 from .files import project_path, written_beside
 from .kitti import read_camera_file
 from .memory import kept_memory
-from .networks import MAX_DISPARITY, Monodepth, for_prediction, load_model
+from .networks import MAX_DISPARITY, SMALLEST, Monodepth, for_prediction, load_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 CLIPS = (".gif", *VIDEOS)
 ENDS = ("_disparity.npy", "_disparity.png", "_depth.npy", "_depth.png", "_colour.png", "_colour.gif", "_colour.mp4")
-SMALLEST = 32  # px: the networks halve a picture five or six times
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError)  # of one file; RuntimeError: torch, out of memory
 
 Frame = tuple[Image.Image, float]  # a clip's picture and the seconds it is shown

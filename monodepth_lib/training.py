@@ -26,10 +26,9 @@ from .files import project_path
 from .kitti import check_split, select_drives
 from .losses import MonodepthLoss
 from .memory import kept_memory
-from .networks import Monodepth, get_model, save_model
+from .networks import SMALLEST, Monodepth, get_model, save_model
 from .processes import join_group, process, share_model
 
-SMALLEST = 32  # px; the loss looks at 1/8 of it through windows of 3x3
 CLOCK_STEPS = 20  # within an epoch, the clock is looked at so often
 
 # What a run costs, chosen by one word. "full" is the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4, batch 8.
