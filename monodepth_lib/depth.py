@@ -157,6 +157,13 @@ def mean_inverse_depth(truths: Iterable[Tensor], size: tuple[int, int]) -> Tenso
     return (total / count.clamp(min=1))[0, 0]
 
 
+def nearest_known(values: Tensor, row: int, column: int) -> tuple[int, int]:
+    """Row and column of the pixel of a map (H, W) that is nearest to those asked for and not 0, which is unknown."""
+    rows, columns = values.nonzero(as_tuple=True)
+    place = ((rows - row) ** 2 + (columns - column) ** 2).argmin()
+    return int(rows[place]), int(columns[place])
+
+
 def fill_rows(values: Tensor) -> Tensor:
     """A map (H, W) whose zeros, the unknown places, are the mean of their row's known ones, else of all known ones."""
     known = values > 0

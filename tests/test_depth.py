@@ -17,6 +17,7 @@ from monodepth_lib.depth import (
     mean_inverse_depth,
     metrics,
     metrics_by_distance,
+    nearest_known,
     resize_map,
 )
 
@@ -293,3 +294,11 @@ def test_unknown_places_take_their_rows_mean_and_rows_without_any_the_mean_of_al
     filled = fill_rows(maps([0.5, 0, 0.1], [0, 0, 0]))
     assert torch.allclose(filled, maps([0.5, 0.3, 0.1], [0.3, 0.3, 0.3]))
     assert fill_rows(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_nearest_known_pixel():
+    values = torch.zeros(5, 8)
+    values[1, 6], values[4, 2] = 7.0, 3.0
+    assert nearest_known(values, 2, 5) == (1, 6)
+    assert nearest_known(values, 4, 3) == (4, 2)
+    assert nearest_known(values + 1, 2, 5) == (2, 5)  # known everywhere: the one asked for
