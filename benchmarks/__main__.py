@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--only", default=",".join(ITEMS), help=f"items, parted by commas (default: all, {','.join(ITEMS)})")
+    add("--only", default=",".join(ITEMS), help=f"items, separated by commas (default: all, {','.join(ITEMS)})")
     add("--repeats", type=int, default=5, help="how often each is measured (default: 5)")
     add("--quick", action="store_true", help="smallest sizes: to see that it runs, not how fast")
     add("--peer", metavar="FOLDER", help="a checkout of OniroAI/MonoDepth-PyTorch to measure beside")

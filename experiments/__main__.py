@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     one.add_argument("row", help="a row of the sweep file, such as everything")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--every", type=int, default=300, help="measure and log after so many steps (0: at the end alone)")
-    many.add_argument("--rows", default="", help="names parted by commas (default: all)")
+    many.add_argument("--rows", default="", help="names separated by commas (default: all)")
     many.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     many.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the threads")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")

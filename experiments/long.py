@@ -34,7 +34,8 @@ INTRODUCTION = """\
   What a run began from (`init`) comes on top.
 - Loss: the library's MonodepthLoss at {size} of pairs that were trained on ({alike}) and of vals, which were not.
   More pairs would close what lies between these two; what still falls where the curves end, more time would lower.
-- Curves jump where the pictures grow (`small_until`): the network has yet to learn the new size."""
+- Curves begin where a run was first measured, and jump where its pictures grow (`small_until`): the network has yet
+  to learn the new size."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_run(folder: Path, pictures: Pictures) -> Run:
 def curves(runs: Sequence[Run]) -> Figure:
     """Loss on vals, Abs Rel and D1-all on the way."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    for axis, name in zip(axes, ("loss on vals", "Abs Rel", "D1-all"), strict=True):
+    for axis, name in zip(axes, ("loss on vals", "Abs Rel, stereo_2012", "D1-all, stereo_2012"), strict=True):
         axis.set(xlabel="minutes", title=name)
         axis.grid(alpha=0.3)
     for run in runs:
@@ -89,7 +90,7 @@ def curves(runs: Sequence[Run]) -> Figure:
         axes[0].plot(minutes, [point["val_loss"] for point in points], label=run.name)
         for axis, key in zip(axes[1:], ("abs_rel", "d1_all"), strict=True):
             axis.plot(minutes, [point["pp"][key] for point in points], label=run.name)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
     return figure
 
 

@@ -145,7 +145,7 @@ def scatter(lines: Sequence[Line]) -> Figure:
         arrow = dict(arrowstyle="-", color=f"C{place % 10}", linewidth=0.8, alpha=0.6, relpos=(0, 0.5))
         label = 1.04, (place + 0.5) / len(near)
         part.annotate(name, point, label, textcoords=part.transAxes, va="center", size=9, arrowprops=arrow)
-    for axis, title in ((whole, "all rows"), (part, f"up to {NEAR:g} times those of {lines[0].row.name}")):
+    for axis, title in ((whole, "all rows"), (part, f"enlarged: both within {NEAR:g} times the best row's")):
         axis.set(xlabel="loss on vals", ylabel="Abs Rel with post-processing", title=title)
         axis.margins(0.1 if axis is part else 0.25, 0.1)
         axis.grid(alpha=0.3)

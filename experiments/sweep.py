@@ -45,7 +45,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def pick(rows: dict[str, Row], names: str) -> list[Row]:
-    """The rows named, parted by commas; all of them for "". Raises ValueError naming what there is not."""
+    """The rows named, separated by commas; all of them for "". Raises ValueError naming what there is not."""
     wanted = [name.strip() for name in names.split(",")] if names else list(rows)
     if unknown := [name for name in wanted if name not in rows]:
         raise ValueError(f"no row is named {', '.join(unknown)}; there are {', '.join(rows)}")

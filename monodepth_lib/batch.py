@@ -88,6 +88,8 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
     given = {"output_dir": str(output), **parameters}
     if parameters.get("profile") == "full" and "data_dir" not in parameters:
         given = {**LAB, **given}
+        if given["test_drives"] != LAB["test_drives"] and "07_gif" in declared and "gif_drive" not in parameters:
+            raise ValueError("gif_drive is the lab's, test_drives is not: say which drive to show, -p gif_drive DRIVE")
     taken = {}
     for name, entries in declared.items():
         taken[name] = {

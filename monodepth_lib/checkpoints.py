@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .files import written_beside
 from .processes import from_first, gather, process
 
-CHECKPOINT_VERSION = 2  # of what lies in last.pt; a file of another one is refused
+CHECKPOINT_VERSION = 3  # of what lies in last.pt; a file of another one is refused
 LOW_SPREAD = 0.05  # standard deviation / mean of a disparity map: below, it says nearly the same everywhere
 COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run that says so for as long, both, is stopped
 
@@ -122,7 +122,8 @@ class Checkpoints:
         if state is None:
             return False
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            if state[name]:  # a scaler of a run in another precision has none
+                part.load_state_dict(state[name])
         self.history, self.random = state["history"], state["random"]
         self.restore_random()
         if begun := state["begun"]:

@@ -69,7 +69,7 @@ class Archive:
 
 
 def named_drives(names: Sequence[str]) -> list[str]:
-    """Full names of drives, each once: from drives, splits ("lab"), test lists ("eigen") and list files.
+    """Full names of drives, each once: from drives, splits ("lab", "eigen" with its test drives) and list files.
 
     A list file has a drive or the address of its archive on each line, as `kitti_archives_to_download.txt`; lines of
     calibration archives and after "#" are passed over. Raises ValueError naming what is no drive.
@@ -78,8 +78,7 @@ def named_drives(names: Sequence[str]) -> list[str]:
     for name in names:
         if name in SPLITS:
             drives += [drive for side in SPLITS[name].values() for drive in side]
-        elif name == "eigen":
-            drives += TEST_LISTS[name]
+            drives += TEST_LISTS["eigen"] if name == "eigen" else []
         elif (path := project_path(name)).is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             entries = [line.partition("#")[0].strip() for line in lines]
@@ -93,7 +92,7 @@ def _drive(text: str, source: str) -> str:
     """The full name of a drive given as "2011_09_26_drive_0002", with "_sync", or as its archive's address."""
     match = re.fullmatch(r"(.*/)?(\d{4}_\d\d_\d\d_drive_\d{4})(_sync)?(\.zip)?", text)
     if not match:
-        known = ", ".join([*SPLITS, "eigen"])
+        known = ", ".join(SPLITS)
         raise ValueError(
             f"{source} names {text!r}, which is no drive: write 2011_09_26_drive_0002_sync, the path of a list file, "
             f"or one of {known}"
@@ -616,7 +615,7 @@ def download(
 ) -> dict[str, str]:
     """Fetches drives and the calibration of their dates into the folder `to`. Returns archive -> what went wrong.
 
-    `names`: see `named_drives`, or several parted by commas; `parts`: folders of a drive, or ("all",). What is there
+    `names`: see `named_drives`, or several separated by commas; `parts`: folders of a drive, or ("all",). What is there
     already is not fetched again, drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are
     stored as JPEG, which is smaller and loses detail (README says what that costs). `dry_run` stops after the sizes;
     `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the others. Raises
@@ -689,7 +688,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0 when all is there, 1 when something failed, 2 for wrong arguments, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m monodepth_lib.download", description=__doc__)
     add = parser.add_argument
-    add("names", nargs="+", help=f"drives, a list file, or {', '.join([*SPLITS, 'eigen'])}")
+    add("names", nargs="+", help=f"drives, a list file, or {', '.join(SPLITS)}")
     add("--to", default="data", help="the folder that holds the date folders (default: data)")
     add("--scans", action="store_true", help="the laser scans as well")
     add("--grey", action="store_true", help="the grey cameras as well")

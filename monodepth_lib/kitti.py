@@ -33,12 +33,22 @@ SPLIT_FOLDERS = {"train": "train", "val": "vals", "test": "test"}
 TRUE_DEPTH = {"colour": "proj_depth/groundtruth/image_02", "grey": "proj_depth/groundtruth/image_00"}
 TRUE_DISPARITY = ("disp_occ_0", "disp_occ", "disp_noc_0", "disp_noc")
 SCANS = ("velodyne_points/data", "velodyne")  # raw drives; odometry and object
-TRUTHS = ("auto", "depth", "disparity", "scan")
+TRUTHS = ("auto", "depth", "disparity", "disparity-noc", "scan", "scan-x")
+
+
+def _drives(text: str) -> list[str]:
+    """Names of drives of 2011: "09_26: 0001 0002, 09_28: 0001"."""
+    dates = [part.split(": ") for part in text.split(", ")]
+    return [f"2011_{date}_drive_{number}_sync" for date, numbers in dates for number in numbers.split()]
+
 
 # The thirteen drives of the lab this project grew from, split so that no drive is on two sides.
 # "lab" follows the split of the authors' code inside the thirteen; eight of them are Eigen test drives, so an
-# Eigen number of a model trained on "lab" would be measured on its own training drives: use "eigen-conform" for that.
-SPLITS = {
+# Eigen number of a model trained on "lab" would be measured on its own training drives: use "eigen-conform" for that,
+# or, with all of KITTI raw, the split that published models train on.
+# "eigen" and "stereo_2015" have the drives of the authors' public lists for these two tests (22,600 and 29,000 training
+# pairs); those put single frames aside for validation, these two whole drives. Their test sides are TEST_LISTS.
+SPLITS: dict[str, dict[str, list[str]]] = {
     "lab": {
         "train": [
             "2011_09_26_drive_0002_sync",
@@ -76,7 +86,27 @@ SPLITS = {
             "2011_10_03_drive_0027_sync",
         ],
     },
+    "eigen": {
+        "train": _drives(
+            "09_26: 0001 0005 0011 0014 0015 0017 0018 0019 0022 0028 0032 0035 0039 0051 0057 0060 0061 0070 0087 "
+            "0095 0104 0113, 09_28: 0001, 09_29: 0004 0026, 09_30: 0020 0028 0033 0034, 10_03: 0034 0042"
+        ),
+        "val": _drives("09_26: 0079 0091"),
+    },
+    "stereo_2015": {
+        "train": _drives(
+            "09_26: 0001 0002 0020 0023 0035 0039 0048 0052 0060 0061 0064 0086 0087 0093 0095 0106 0113 0117, "
+            "09_28: 0001, 09_29: 0026, 09_30: 0016 0018 0020 0027 0028 0033 0034, 10_03: 0027 0034 0042"
+        ),
+        "val": _drives("09_26: 0079 0091"),
+    },
 }
+
+# Drives that scenes of stereo 2015 were taken from: the authors' lists leave all of them out of training.
+STEREO_2015_DRIVES = _drives(
+    "09_26: 0005 0009 0011 0013 0014 0015 0017 0018 0019 0022 0027 0028 0029 0032 0036 0046 0051 0056 0057 0059 0070 "
+    "0084 0096 0101 0104, 09_28: 0002, 09_29: 0004 0071, 10_03: 0047"
+)
 
 # The test list of Eigen et al. (NIPS 2014), on which most published figures are measured: 697 frames of 28 drives, as
 # "first-last/step". (Checked against the lists in the public code of Monodepth and Monodepth2, which agree.)
@@ -113,7 +143,7 @@ EIGEN_TEST = {
 
 
 def _numbers(text: str) -> set[tuple[int, ...]]:
-    """Frames written as "first-last/step" or as one number, parted by blanks: "0-6/3 9" is 0, 3, 6 and 9."""
+    """Frames written as "first-last/step" or as one number, separated by blanks: "0-6/3 9" is 0, 3, 6 and 9."""
     frames: set[tuple[int, ...]] = set()
     for part in text.split():
         span, _, step = part.partition("/")
@@ -148,6 +178,7 @@ class Pair:
     left: Path
     right: Path
     truth: Path | None = None
+    laser_x: bool = False  # the truth is a scan, and its depth the laser's x: "scan-x"
 
     @property
     def name(self) -> str:
@@ -187,10 +218,11 @@ def is_drive(folder: Path) -> bool:
     return any((folder / left).is_dir() for pairs in CAMERAS.values() for pair in pairs for left in pair)
 
 
-def find_drives(root: str | Path) -> dict[str, Path]:
+def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
     """All drives at `root` and up to two folders below it, by name: with date or split folders between, or none.
 
-    Raises FileNotFoundError when `root` is missing or holds no drive, ValueError when two folders share a name.
+    Raises FileNotFoundError when `root` is missing or holds no drive, ValueError when two folders share a name that is
+    `wanted` (None: any).
     """
     root = Path(root)
     if not root.is_dir():
@@ -203,7 +235,10 @@ def find_drives(root: str | Path) -> dict[str, Path]:
             if is_drive(folder):
                 name = folder.resolve().name
                 if name in found:
-                    raise ValueError(f"two drives are named {name}: {found[name]} and {folder}; remove one")
+                    if wanted is None or name in wanted:
+                        told = f"two drives are named {name}: {found[name]} and {folder}"
+                        raise ValueError(f"{told}; remove one, or give a folder further down as data_dir")
+                    name = f"{folder.parent.name}/{name}"  # benchmarks of KITTI's have a folder "training" each
                 found[name] = folder
             elif depth < 2:
                 below += sorted(path for path in _list_folder(folder) if path.is_dir())
@@ -217,10 +252,10 @@ def find_drives(root: str | Path) -> dict[str, Path]:
 def select_drives(root: str | Path, mode: str, drives: str | list[str] | None = None) -> dict[str, Path]:
     """The drives of one side ("train", "val" or "test").
 
-    `drives` None takes the folder train, vals or test below `root`; a split's name ("lab", "eigen-conform") takes that
-    split's drives; a list, or names parted by commas, takes those; "none" takes none. A test list ("eigen",
-    "stereo_2015") takes those of its drives that are there; of these `select_pairs` takes the list's frames. Raises
-    FileNotFoundError naming what is missing and what is there, ValueError for a test list that is not for "test".
+    `drives` None takes the folder train, vals or test below `root`; a split's name ("lab", "eigen-conform", "eigen",
+    "stereo_2015") takes that split's drives; a list, or names separated by commas, takes those; "none" takes none. The
+    test sides of "eigen" and "stereo_2015" are lists of frames: those of their drives that are there, of which
+    `select_pairs` takes the list's frames. Raises FileNotFoundError naming what is missing and what is there.
     """
     root = Path(root)
     if mode not in SPLIT_FOLDERS:
@@ -233,11 +268,11 @@ def select_drives(root: str | Path, mode: str, drives: str | list[str] | None = 
         return find_drives(folder if root.is_dir() else root)
     if drives == "none":
         return {}
-    if isinstance(drives, str) and drives in TEST_LISTS:
-        return _drives_of_list(root, mode, drives)
+    if mode == "test" and isinstance(drives, str) and drives in TEST_LISTS:
+        return _drives_of_list(root, drives)
     if isinstance(drives, str):
         drives = SPLITS[drives][mode] if drives in SPLITS else [name.strip() for name in drives.split(",")]
-    there = find_drives(root)
+    there = find_drives(root, drives)
     missing = [name for name in drives if name not in there]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)}; it has {', '.join(there)}")
@@ -249,11 +284,9 @@ def is_stereo_2015(folder: Path) -> bool:
     return (folder / "disp_occ_0").is_dir() or (folder / "disp_noc_0").is_dir()
 
 
-def _drives_of_list(root: Path, mode: str, name: str) -> dict[str, Path]:
+def _drives_of_list(root: Path, name: str) -> dict[str, Path]:
     """The drives of a test list that are below `root`, by the list's names for them."""
-    if mode != "test":
-        raise ValueError(f"{name!r} is a test list: choose other drives with {mode}_drives")
-    there = find_drives(root)
+    there = find_drives(root, TEST_LISTS[name])
     if name == "stereo_2015" and name not in there:  # KITTI's archive names the folder "training"
         scenes = [folder for folder in there.values() if is_stereo_2015(folder)]
         if len(scenes) == 1:
@@ -274,12 +307,12 @@ def select_pairs(
 ) -> list[Pair]:
     """The pairs of one side: all frames of `select_drives`, or those of a test list ("eigen", "stereo_2015").
 
-    `truth`, `faults`: see `find_pairs`; published Eigen figures are measured with "scan". Frames of a test list that
+    `truth`, `faults`: see `find_pairs`; published Eigen figures are measured with "scan-x". Frames of a test list that
     are not there are counted and named in a warning. Raises FileNotFoundError when none is there.
     """
     folders = select_drives(root, mode, drives)
     pairs = {name: find_pairs(folder, cameras, truth, faults) for name, folder in folders.items()}
-    if isinstance(drives, str) and drives in TEST_LISTS:
+    if mode == "test" and isinstance(drives, str) and drives in TEST_LISTS:
         pairs = _listed(pairs, drives, Path(root))
     return [pair for found in pairs.values() for pair in found]
 
@@ -312,25 +345,30 @@ def check_split(train: dict[str, Path], other: dict[str, Path]) -> None:
         raise ValueError(f"{', '.join(both)} would be in train and held out too: choose other drives for one side")
 
 
-def eigen_warning(train_drives: Collection[str] | None, test_pairs: Sequence[Pair]) -> str:
-    """What must be said beside the figures of `test_pairs` when these are frames of Eigen's test list, else "".
+def test_list_warning(train_drives: Collection[str] | None, test_pairs: Sequence[Pair]) -> str:
+    """What must be said beside the figures of `test_pairs` when these are of Eigen's list or stereo 2015, else "".
 
     `train_drives` are the names of all drives the model has learnt from or was chosen on; None when nobody knows.
     """
     frames = TEST_LISTS["eigen"]
-    if not test_pairs or not all(frame_key(p.left) in frames.get(p.folder.name, set()) for p in test_pairs):
+    if test_pairs and all(frame_key(p.left) in frames.get(p.folder.name, set()) for p in test_pairs):
+        name, test, drives = "eigen", "frames of Eigen's test list", list(frames)
+    elif test_pairs and all(is_stereo_2015(folder) for folder in {p.folder for p in test_pairs}):
+        name, test, drives = "stereo_2015", "scenes of KITTI stereo 2015", STEREO_2015_DRIVES
+    else:
         return ""
     if train_drives is None:
         return (
-            "these are frames of Eigen's test list, and the weights do not say which drives they were trained on: put "
-            "the figures beside published ones only if none of the list's 28 drives was among them"
+            f"these are {test}, and the weights do not say which drives they were trained on: put the figures beside "
+            f"published ones only if none of the {len(drives)} drives that they are from was among them"
         )
-    seen = sorted(set(train_drives) & set(frames))
+    seen = sorted(set(train_drives) & set(drives))
     if not seen:
         return ""
+    clean = "'eigen', or on 'eigen-conform', for that" if name == "eigen" else f"{name!r} for that"
     return (
-        f"these are frames of Eigen's test list, and the model was trained or chosen on {', '.join(seen)} of that "
-        "list: do not put the figures beside published ones; train on the split 'eigen-conform' for that"
+        f"these are {test}, and the model was trained or chosen on {', '.join(seen)}, which such frames are from: do "
+        f"not put the figures beside published ones; train on the split {clean}"
     )
 
 
@@ -360,8 +398,10 @@ def find_pairs(
     """The pairs of one drive in the order of their numbers, with the file of truth where there is one.
 
     `truth` says which kind a drive's pairs get: "depth" (KITTI's improved depth or a dense one, in the drive or, as
-    KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015) or "scan"
-    (the laser's). "auto" is the first of them, in this order, that the drive has. Raises FileNotFoundError when a
+    KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015: of all
+    pixels where there is such a folder, else of those that both cameras see), "disparity-noc" (of those alone), "scan"
+    (the laser's) or "scan-x" (the same, see `project_scan`). "auto" is the first of depth, disparity and scan that the
+    drive has. Raises FileNotFoundError when a
     picture has no partner (named) or the drive has no picture, ValueError for another word. Given a list of `faults`,
     a picture without a partner is named there and left out instead.
     """
@@ -381,7 +421,8 @@ def find_pairs(
     if not left:
         raise FileNotFoundError(f"{left_folder} holds no picture: expected 0000000000.png and so on")
     truths = _find_truths(drive, cameras, truth)
-    pairs = [Pair(drive, left[key], right[key], truths.get(key)) for key in left if key in right]
+    laser_x = truth == "scan-x"
+    pairs = [Pair(drive, left[key], right[key], truths.get(key), laser_x) for key in left if key in right]
     scanned = [pair for pair in pairs if pair.truth and truth_kind(pair.truth) == "scan"]
     if truth == "auto" and scanned:
         try:
@@ -401,11 +442,13 @@ def _find_truths(drive: Path, cameras: str, truth: str) -> dict[tuple[int, ...],
         "depth": [folder / TRUE_DEPTH[cameras] for folder in (drive, *above)],
         "disparity": [drive / name for name in TRUE_DISPARITY],
         "scan": [drive / name for name in SCANS],
+        "disparity-noc": [drive / name for name in TRUE_DISPARITY if "noc" in name],
+        "scan-x": [drive / name for name in SCANS],
     }
     for kind, folders in places.items():
         if truth in ("auto", kind):
             for folder in folders:
-                files = _frames(folder, {".bin"} if kind == "scan" else PICTURES) if folder.is_dir() else {}
+                files = _frames(folder, {".bin"} if kind.startswith("scan") else PICTURES) if folder.is_dir() else {}
                 if files:
                     return files
     return {}
@@ -609,21 +652,23 @@ def laser_to_picture(pair: Pair) -> np.ndarray:
     return _projection(lines, camera, path) @ rectify @ move
 
 
-def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int], laser_x: bool = False) -> np.ndarray:
     """Laser points (N, 4) as sparse depth (H, W) of a picture of that `size`, float32 metres along the optical axis.
 
     0 = unknown; `matrix` is that of `laser_to_picture`. Points behind the scanner (x < 0) are dropped. u and v are
     rounded and lowered by 1: KITTI's Matlab development kit draws them in Matlab's pixels, which count from 1, and the
-    evaluation that published figures come from does the same. Of several points in a pixel the nearest counts: it hides
-    the others. Two things of that evaluation (Monodepth, Monodepth2) are left out: it takes the laser's x for depth,
-    which is measured from the laser and not from the camera, and when it looks for points of one pixel it takes the
-    last pixel of a row and the first of the next for one.
+    evaluation that published figures come from (Monodepth, Monodepth2) does the same. It takes the laser's x for depth,
+    which is measured from the laser and not from the camera, some 0.28 m more: so does this with `laser_x`. Of several
+    points in a pixel the nearest counts: it hides the others. One thing is left out: when it looks for points of one
+    pixel, it takes the last pixel of a row and the first of the next for one.
     """
     height, width = size
     ahead = points[points[:, 0] >= 0, :3].astype(np.float64)
     u, v, depth = matrix[:, :3] @ ahead.T + matrix[:, 3:]
     front = depth > 0
     u, v, depth = u[front] / depth[front], v[front] / depth[front], depth[front]
+    if laser_x:
+        depth = ahead[front, 0]
     column, row = np.rint(u) - 1, np.rint(v) - 1
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     nearest = np.full(size, np.inf)
@@ -645,7 +690,7 @@ def read_truth(pair: Pair, calibration: Calibration) -> np.ndarray:
         if calibration.width != width:
             sizes = f"{pair.left} is {width} px wide, and {calibration.source} is for {calibration.width} px"
             raise ValueError(f"{sizes}: a laser scan fits pictures of KITTI's own size only")
-        return project_scan(read_scan(pair.truth), laser_to_picture(pair), (height, width))
+        return project_scan(read_scan(pair.truth), laser_to_picture(pair), (height, width), pair.laser_x)
     values = read_uint16(pair.truth)
     if values.shape != (height, width):
         sizes = f"{pair.truth} is {values.shape[1]}x{values.shape[0]} px, {pair.left} is {width}x{height}"

@@ -203,31 +203,32 @@ class UpBlock(nn.Sequential):
     """
 
     kernel: Tensor | None  # the summed weights, where they no longer change (see `for_prediction`)
+    gives: Tensor  # which weights are summed; a buffer, since a GPU would wait for a tensor made of a list
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(*conv_block(channels_in, channels_out))
         self.register_buffer("kernel", None, persistent=False)
+        gives = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        self.register_buffer("gives", gives, persistent=False)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
         convolution, norm, activation = self
         height, width = x.shape[-2:]
         exporting = torch.onnx.is_in_onnx_export()  # a file for any number of pictures cannot choose by their number
         if not exporting and tuple(size) == (2 * height, 2 * width) and x.shape[0] * height * width >= 256:
-            kernel = upsampled_kernel(convolution.weight) if self.kernel is None else self.kernel  # type: ignore[arg-type]
+            kernel = self.summed_kernel() if self.kernel is None else self.kernel
             x = F.conv_transpose2d(x, kernel, convolution.bias, stride=2, padding=1)  # type: ignore[arg-type]
         else:
             x = convolution(resize_to(x, size))
         return activation(norm(x))
 
+    def summed_kernel(self) -> Tensor:
+        """(in, out, 4, 4): what an old pixel gives to the 4x4 new ones around it, from the weights (out, in, 3, 3).
 
-def upsampled_kernel(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (in, out, 4, 4): what an old pixel gives to the 4x4 new ones around it.
-
-    Along one axis, a new pixel sees old ones through w1, w2, w3; an old one covers two, so it gives w3, w3 + w2,
-    w2 + w1, w1 to four new ones in a row.
-    """
-    gives = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return torch.einsum("ai,bj,ocij->coab", gives, gives, weight)
+        Along one axis, a new pixel sees old ones through w1, w2, w3; an old one covers two, so it gives w3, w3 + w2,
+        w2 + w1, w1 to four new ones in a row.
+        """
+        return torch.einsum("ai,bj,ocij->coab", self.gives, self.gives, self[0].weight)  # type: ignore[arg-type]
 
 
 class DisparityHead(nn.Module):
@@ -245,7 +246,10 @@ class DisparityHead(nn.Module):
         nn.init.constant_(self.conv.bias, math.log(start / (MAX_DISPARITY - start)))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return MAX_DISPARITY * torch.sigmoid(self.conv(x))
+        if not torch.is_autocast_enabled(x.device.type):
+            return MAX_DISPARITY * torch.sigmoid(self.conv(x))
+        with torch.autocast(x.device.type, enabled=False):  # bf16 knows some 50 disparities around 0.03
+            return MAX_DISPARITY * torch.sigmoid(self.conv(x.float()))
 
 
 class Decoder(nn.Module):
@@ -296,20 +300,22 @@ class Decoder(nn.Module):
 class Monodepth(nn.Module):
     """An encoder and the decoder. `config` holds what `get_model` needs to make the same model again."""
 
+    luma: Tensor
+
     def __init__(self, encoder: nn.Module, widths: list[int], start_disparity: float, grey: bool, config: dict):
         super().__init__()
         self.encoder = encoder
         finest = getattr(encoder, "finest", 0)
         self.decoder = Decoder(encoder.channels, widths, encoder.first, start_disparity, finest)  # type: ignore[arg-type]
         self.grey = grey
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
         self.config = config
         self.size: tuple[int, int] | None = None  # (height, width) it was trained at, known once loaded
         self.notes: dict = {}  # what `save_model` was told beside it, such as the drives it was trained on
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if self.grey:  # a model of grey cameras sees colour pictures as the grey ones it knows (ITU-R 601)
-            weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-            images = (images * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+            images = (images * self.luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
@@ -390,8 +396,7 @@ def for_prediction(model: Monodepth) -> Monodepth:
             if isinstance(next_one, nn.ELU):
                 module[place + 1] = QuickElu()
         if isinstance(module, UpBlock):
-            kernel = upsampled_kernel(module[0].weight.detach())  # type: ignore[operator, arg-type]
-            module.kernel = kernel.contiguous(memory_format=torch.channels_last)
+            module.kernel = module.summed_kernel().detach().contiguous(memory_format=torch.channels_last)
     return model.requires_grad_(False)
 
 

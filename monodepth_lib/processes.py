@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -61,5 +62,6 @@ def join_group(device: str) -> str:
         raise ValueError(f"process {local} has no GPU, torch sees {torch.cuda.device_count()}: lower --nproc-per-node")
     if cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    waits = timedelta(hours=6)  # the others wait while the first one fills a cache or validates
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=waits)
     return f"cuda:{local}" if cuda else device

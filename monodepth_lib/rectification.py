@@ -349,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m monodepth_lib.rectification", description=__doc__)
     parser.add_argument("data", help="folder with drives; a relative path counts from the project's folder")
     parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="default: colour; own: colour")
-    parser.add_argument("--drives", help="names parted by commas (default: all)")
+    parser.add_argument("--drives", help="names separated by commas (default: all)")
     parser.add_argument("--frames", type=int, default=5, help="pairs to look at in each drive (default: 5)")
     parser.add_argument("--output", default="output/rectification", help="folder for a picture of each drive")
     options = parser.parse_args(arguments)

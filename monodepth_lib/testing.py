@@ -380,13 +380,15 @@ def evaluate(
     known = [pair for pair in pairs if pair.truth is not None]
     if not known:
         raise ValueError(f"{data_dir}: no pair has a truth of the kind asked for, so there is nothing to measure")
-    kinds = sorted({kitti.truth_kind(pair.truth) for pair in known if pair.truth})
+    kinds = sorted({f"{kitti.truth_kind(p.truth)}{'-x' if p.laser_x else ''}" for p in known if p.truth})
     if crop == "auto":
-        crop = "garg" if kinds == ["scan"] else "none"
+        crop = "garg" if kinds in (["scan"], ["scan-x"]) else "none"
 
     guess, source = baseline(pairs, data_dir, cameras, size, train)
     rows_of = {**answers, f"baseline: {source}": guess}
     notes = []
+    if len(kinds) > 1:
+        notes.append(f"pictures with {' and with '.join(kinds)} are averaged: no published figure is, choose one truth")
     film = [pair for pair in known if len(kitti.frame_key(pair.left)) == 1]  # stereo 2012 and 2015: scene and moment
     if "other images" in source and len({pair.folder for pair in film}) < len(film):
         notes.append(
@@ -405,6 +407,7 @@ def evaluate(
         "drives": sorted({pair.folder.name for pair in known}),
         "cameras": cameras,
         "truth": kinds,
+        "truth_folders": sorted({pair.truth.parent.name for pair in known if pair.truth}),
         "images": len(known),
         "cap_m": cap,
         "crop": crop,
@@ -457,7 +460,7 @@ def write_report(report: dict, output_dir: str | Path) -> tuple[Path, Path]:
     Raises OSError naming the folder when they cannot be written.
     """
     output = Path(output_dir)
-    lists = ("drives", "notes", "means", "standard_deviations", "by_distance", "per_image")
+    lists = ("drives", "truth_folders", "notes", "means", "standard_deviations", "by_distance", "per_image")
     settings = {key: value for key, value in report.items() if key not in lists}
     settings = {key: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in settings.items()}
     lines = [{**row, **settings} for row in report["per_image"]]
@@ -486,6 +489,15 @@ def find_test_pairs(data_dir: str | Path, drives: str | None, cameras: str, trut
     return kitti.select_pairs(root, "test", drives, cameras, truth)
 
 
+def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
+    """What must be said beside figures of `pairs` because of the drives that a model was trained or chosen on."""
+    learnt = model.notes.get("train_drives")
+    chosen = None if learnt is None else {*learnt, *model.notes.get("val_drives", [])}
+    seen = sorted((chosen or set()) & {pair.folder.name for pair in pairs})
+    told = [f"the weights were trained or chosen on {', '.join(seen)}: measure them on other drives"] if seen else []
+    return [*told, *filter(None, [kitti.test_list_warning(chosen, pairs)])]
+
+
 def run(options: argparse.Namespace) -> dict:
     """What the command does, given its options: loads, predicts, scores; returns the report."""
     path = weights_path(options.weights)
@@ -506,13 +518,7 @@ def run(options: argparse.Namespace) -> dict:
         median_scaling=options.median_scaling,
         train=training_pairs(options.data, options.drives, known, options.cameras, options.truth),
     )
-    learnt = model.notes.get("train_drives")
-    chosen = None if learnt is None else {*learnt, *model.notes.get("val_drives", [])}
-    seen = sorted((chosen or set()) & set(report["drives"]))
-    if seen:
-        report["notes"].append(f"the weights were trained or chosen on {', '.join(seen)}: measure them on other drives")
-    if warning := kitti.eigen_warning(chosen, known):
-        report["notes"].append(warning)
+    report["notes"] += seen_before(model, known)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
@@ -535,7 +541,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
     add("--data", required=True, help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive")
     add(
-        "--drives", "--split", help="names parted by commas, or lab, eigen-conform, eigen, stereo_2015 (default: test/)"
+        "--drives",
+        "--split",
+        help="separated by commas, or lab, eigen-conform, eigen, stereo_2015 (default: folder test)",
     )
     add("--cameras", choices=list(kitti.CAMERAS), default="colour")
     add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, where a drive has several (default: auto)")

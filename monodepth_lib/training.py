@@ -26,7 +26,7 @@ from .files import project_path
 from .kitti import check_split, select_drives
 from .losses import MonodepthLoss
 from .memory import kept_memory
-from .networks import SMALLEST, Monodepth, get_model, save_model
+from .networks import SMALLEST, Monodepth, get_model, load_model, save_model
 from .processes import join_group, process, share_model
 
 CLOCK_STEPS = 20  # within an epoch, the clock is looked at so often
@@ -212,7 +212,7 @@ def train(
     scaler = torch.amp.GradScaler(target.type, enabled=precision == "fp16")
     drives = {"train_drives": drive_names(train_loader), "val_drives": drive_names(val_loader)}
     run = {"network": model.config, "size": tuple(size), "epochs": epochs, "steps": steps}
-    run |= {"batch_size": (train_loader.batch_size or 1) * processes, "train_drives": drives["train_drives"]}
+    run |= {"batch_size": (train_loader.batch_size or 1) * processes, **drives}
     run |= {"seed": getattr(train_loader.dataset, "seed", None)}
     checkpoints = Checkpoints(output, run, target, model, optimizer, scheduler, scaler)
 
@@ -334,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", "--data", default="data/sample", help="folder with the drives")
     parser.add_argument("--output-dir", "--output", default="output/training", help="weights and checkpoints go here")
     parser.add_argument("--cameras", default="colour", choices=("colour", "grey"))
-    parser.add_argument("--train-drives", help="names parted by commas, or a split such as lab; default: folder train")
+    parser.add_argument("--train-drives", help="separated by commas, or a split such as lab; default: folder train")
     parser.add_argument("--val-drives", help="the same, or none; default: folder vals")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -343,6 +343,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in PROFILES["full"].items():
         names = ["--model-name", "--model"] if name == "model" else [f"--{name.replace('_', '-')}"]
         parser.add_argument(*names, dest=name, type=type(value), help=helps.get(name))
+    parser.add_argument("--init", metavar="WEIGHTS", help="begin from these: a name in models/, or a .safetensors file")
+    parser.add_argument("--imagenet", action="store_true", help="begin torchvision's encoders with ImageNet weights")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     parser.add_argument("--save-minutes", type=float, default=10, help="within an epoch, save this often (default 10)")
     parser.add_argument("--cache-dir", help="decode and resize the pictures once, into this folder")
@@ -360,8 +362,9 @@ def main(arguments: list[str] | None = None) -> int:
             if options.cache_dir and processes > 1:
                 dist.barrier()
         torch.manual_seed(options.seed)
+        named = {"width": config["width"], "imagenet": options.imagenet, "grey": options.cameras == "grey"}
         train(
-            get_model(config["model"], width=config["width"], grey=options.cameras == "grey"),
+            load_model(options.init) if options.init else get_model(config["model"], **named),
             train_loader,
             val_loader,
             project_path(options.output_dir),

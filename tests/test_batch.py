@@ -166,6 +166,8 @@ def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_pat
     assert {key: taken["05_training"][key] for key in drives} == drives
     assert taken["07_gif"]["gif_drive"] == "2011_09_26_drive_0014_sync"
     assert taken["07_gif"]["weights"] == str(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"gif_drive is the lab's, test_drives is not: .* -p gif_drive DRIVE"):
+        batch.take_parameters(batch.NOTEBOOKS, {"profile": "full", "test_drives": "eigen"}, tmp_path)
     for parameters in ({"profile": "full", "data_dir": "mine"}, {"profile": "class"}, {}):
         taken = batch.take_parameters(batch.NOTEBOOKS, parameters, tmp_path)
         assert "train_drives" not in taken["05_training"] and "gif_drive" not in taken["07_gif"]

@@ -322,7 +322,7 @@ def test_names_are_splits_files_and_drives(tmp_path):
     lab = named_drives(["lab"])
     assert sorted(lab) == sorted(drive for side in SPLITS["lab"].values() for drive in side)
     assert sorted(named_drives(["kitti_archives_to_download.txt"])) == sorted(lab)
-    assert len(named_drives(["eigen"])) == 28
+    assert len(named_drives(["eigen"])) == 61 and len(named_drives(["stereo_2015"])) == 32
     assert named_drives(["2011_09_26_drive_0002", DRIVE, "lab"]).count(DRIVE) == 1
     addresses = {archive.url for archive in archives_of(lab)}
     assert addresses == set((project_root() / "kitti_archives_to_download.txt").read_text().split())

@@ -42,7 +42,7 @@ def test_no_drive_is_on_two_sides_of_a_split(split):
         assert not set(one) & set(other)
 
 
-@pytest.mark.parametrize("split", kitti.SPLITS)
+@pytest.mark.parametrize("split", ["lab", "eigen-conform"])
 def test_split_covers_the_thirteen_drives_once(split):
     names = [name for side in kitti.SPLITS[split].values() for name in side]
     assert len(names) == 13
@@ -52,6 +52,22 @@ def test_split_covers_the_thirteen_drives_once(split):
 def test_eigen_conform_split_tests_on_all_eigen_drives_and_trains_on_none():
     assert len(EIGEN_TEST) == 8
     assert set(kitti.SPLITS["eigen-conform"]["test"]) == EIGEN_TEST
+
+
+def test_published_splits_are_all_drives_but_those_of_the_test():
+    """The paper: 61 scenes; 28 of Eigen's list and 33 others, 29 of stereo 2015 and 32 others."""
+    eigen, stereo = ({drive for side in kitti.SPLITS[name].values() for drive in side} for name in kitti.TEST_LISTS)
+    assert (len(eigen), len(stereo), len(kitti.STEREO_2015_DRIVES)) == (33, 32, 29)
+    all_scenes = eigen | set(kitti.TEST_LISTS["eigen"])
+    assert len(all_scenes) == 61 and all_scenes == stereo | set(kitti.STEREO_2015_DRIVES)
+
+
+def test_training_sides_of_test_lists_are_whole_drives(tmp_path):
+    for drive in kitti.SPLITS["eigen"]["val"]:
+        make_drive(tmp_path / drive, [0, 1])
+    assert len(kitti.select_pairs(tmp_path, "val", "eigen")) == 4
+    with pytest.raises(FileNotFoundError, match=r"lacks 2011_09_26_drive_0001_sync, .*_0042_sync; it has"):
+        kitti.select_pairs(tmp_path, "train", "eigen")
 
 
 def test_check_split_names_the_shared_drive(tmp_path):
@@ -105,6 +121,17 @@ def test_eigens_list_takes_its_frames_and_names_what_is_missing(tmp_path):
     assert "0048" not in said and "0014" not in said
 
 
+def test_two_folders_of_one_name_matter_only_where_the_name_is_wanted(tmp_path):
+    make_drive(tmp_path / "object/training", [0], cameras="colour")
+    scenes = make_stereo_2015(tmp_path / "scene_flow/training", 2)
+    make_drive(tmp_path / "2020_01_01_drive_0001_sync", [0])
+    assert list(kitti.select_drives(tmp_path, "train", "2020_01_01_drive_0001_sync")) == ["2020_01_01_drive_0001_sync"]
+    assert kitti.select_drives(tmp_path, "test", "stereo_2015") == {"stereo_2015": scenes}
+    for look in (lambda: kitti.find_drives(tmp_path), lambda: kitti.select_drives(tmp_path, "train", "training")):
+        with pytest.raises(ValueError, match=r"two drives are named training: .* or give a folder further down"):
+            look()
+
+
 def test_a_whole_list_is_taken_without_a_word(tmp_path, monkeypatch):
     make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(4))
     monkeypatch.setitem(kitti.TEST_LISTS, "mine", {"2020_01_01_drive_0001_sync": {(1,), (3,)}})
@@ -120,10 +147,7 @@ def test_drives_of_the_list_without_its_frames_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", kitti.TEST_LISTS)
-def test_a_test_list_is_never_trained_on_and_needs_its_drives(data_dir, name):
-    for mode in ("train", "val"):
-        with pytest.raises(ValueError, match=rf"'{name}' is a test list.*{mode}_drives"):
-            kitti.select_drives(data_dir, mode, name)
+def test_a_test_list_needs_its_drives(data_dir, name):
     with pytest.raises(FileNotFoundError, match=rf"no drive of the test list '{name}'; it has .*drive_0001_sync"):
         kitti.select_pairs(data_dir, "test", name)
 
@@ -161,22 +185,28 @@ def eigen_pairs(*frames, drive="2011_09_26_drive_0048_sync"):
     return [kitti.Pair(folder, folder / f"image_02/data/{n:010d}.png", folder / f"{n}.png") for n in frames]
 
 
-def test_eigen_figures_of_a_model_that_saw_eigen_drives_are_warned_of():
+def test_figures_of_a_model_that_saw_drives_of_the_test_list_are_warned_of(tmp_path):
     lab = kitti.SPLITS["lab"]
-    said = kitti.eigen_warning(lab["train"] + lab["val"], eigen_pairs(0, 1))
+    said = kitti.test_list_warning(lab["train"] + lab["val"], eigen_pairs(0, 1))
     assert "Eigen" in said and "eigen-conform" in said
     seen = {"2011_09_26_drive_0002_sync", "2011_09_26_drive_0020_sync", "2011_09_26_drive_0117_sync",
             "2011_10_03_drive_0027_sync"}  # fmt: skip
     assert {word.strip(",") for word in said.split() if "_drive_" in word} == seen
-    assert "do not say which drives" in kitti.eigen_warning(None, eigen_pairs(0))
+    assert "do not say which drives" in kitti.test_list_warning(None, eigen_pairs(0))
+    scenes = kitti.find_pairs(make_stereo_2015(tmp_path / "training", 2))
+    said = kitti.test_list_warning(kitti.SPLITS["eigen-conform"]["train"], scenes)
+    assert "stereo 2015" in said and "2011_09_26_drive_0014_sync" in said and "_0035_" not in said
+    assert "none of the 29 drives" in kitti.test_list_warning(None, scenes)
 
 
-def test_figures_that_are_clean_or_not_eigens_are_not_warned_of():
-    conform = kitti.SPLITS["eigen-conform"]
-    assert kitti.eigen_warning(conform["train"] + conform["val"], eigen_pairs(0, 21)) == ""
+def test_figures_that_are_clean_or_of_no_test_list_are_not_warned_of(tmp_path):
+    scenes = kitti.find_pairs(make_stereo_2015(tmp_path / "training", 2))
+    for split, pairs in (("eigen-conform", eigen_pairs(0, 21)), ("eigen", eigen_pairs(0)), ("stereo_2015", scenes)):
+        sides = kitti.SPLITS[split]
+        assert kitti.test_list_warning(sides["train"] + sides["val"], pairs) == ""
     lab = kitti.SPLITS["lab"]["train"]
-    for pairs in ([], eigen_pairs(0, 22), eigen_pairs(0, drive="2020_01_01_drive_0001_sync")):
-        assert kitti.eigen_warning(lab, pairs) == kitti.eigen_warning(None, pairs) == ""
+    for pairs in ([], eigen_pairs(0, 22), eigen_pairs(0, drive="2020_01_01_drive_0001_sync"), scenes + eigen_pairs(0)):
+        assert kitti.test_list_warning(lab, pairs) == kitti.test_list_warning(None, pairs) == ""
 
 
 # --- drives ---
@@ -421,6 +451,8 @@ def test_a_laser_point_lands_in_its_pixel_with_its_camera_depth():
     assert depth.dtype == np.float32 and depth.shape == SCAN_SIZE
     assert np.argwhere(depth).tolist() == [[10, 17]]
     assert depth[10, 17] == 10  # not 8, the laser's x
+    published = kitti.project_scan(np.array([[8, 2, -1, 0.3]], dtype=np.float32), MATRIX, SCAN_SIZE, laser_x=True)
+    assert np.argwhere(published).tolist() == [[10, 17]] and published[10, 17] == 8
 
 
 @pytest.mark.parametrize("u, column", [(18.4, 17), (17.6, 17), (18.6, 18), (17.4, 16)])
@@ -571,6 +603,7 @@ def every_truth(tmp_path):
     drive = scanned_drive(tmp_path, range(2))
     for frame in range(2):
         write_uint16(drive / f"proj_depth/groundtruth/image_02/{frame:010d}.png", np.full((32, 96), 7.0))
+        write_uint16(drive / f"disp_noc_0/{frame:010d}.png", np.full((32, 96), 4.0))
         write_uint16(drive / f"disp_occ_0/{frame:010d}.png", np.full((32, 96), 2.0))
     return drive
 
@@ -578,10 +611,11 @@ def every_truth(tmp_path):
 def test_each_kind_of_truth_can_be_asked_for_and_depth_comes_first(tmp_path):
     drive = every_truth(tmp_path)
     expected = {"depth": 7.0, "disparity": 2.5, "scan": 10.5}  # 10 px · 0.5 m / 2 px = 2.5 m
+    expected |= {"disparity-noc": 1.25, "scan-x": 11.0}
     for truth in kitti.TRUTHS:
         kind = "depth" if truth == "auto" else truth
         pair = kitti.find_pairs(drive, truth=truth)[1]
-        assert kitti.truth_kind(pair.truth) == kind
+        assert kitti.truth_kind(pair.truth) == kind.partition("-")[0]
         assert kitti.read_truth(pair, SCANNED).max() == expected[kind]
     with pytest.raises(ValueError, match="truth is 'lidar'; it must be one of 'auto', 'depth'"):
         kitti.find_pairs(drive, truth="lidar")
@@ -593,6 +627,10 @@ def test_auto_takes_disparity_before_a_scan_and_skips_empty_folders(tmp_path):
         path.unlink()
     assert {kitti.truth_kind(pair.truth) for pair in kitti.find_pairs(drive)} == {"disparity"}
     assert not any(pair.truth for pair in kitti.find_pairs(drive, truth="depth"))
+
+
+def test_non_occluded_truth_is_not_replaced_by_that_of_all_pixels(tmp_path):
+    assert not any(pair.truth for pair in kitti.find_pairs(make_stereo_2015(tmp_path), truth="disparity-noc"))
 
 
 def test_a_loader_and_a_side_take_the_truth_that_is_asked_for(tmp_path):

@@ -217,6 +217,15 @@ def test_loading_fetches_no_imagenet_weights(tmp_path, monkeypatch):
     load_model(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_disparities_keep_their_digits_in_half_precision(half):
+    head = networks.DisparityHead(4, 0.03)
+    with torch.autocast("cpu", dtype=half):
+        disparity = head(torch.rand(1, 4, 64, 64).to(half))
+    assert disparity.dtype == torch.float32
+    assert len(disparity.unique()) > 8000  # of 8192; some 50 where the logit is bfloat16
+
+
 def test_half_precision_files_load_as_float32(tmp_path, tiny):
     model, path = tiny(), tmp_path / "w.safetensors"
     save_model(model, path, (32, 96))

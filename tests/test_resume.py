@@ -115,8 +115,8 @@ def test_what_an_epoch_had_done_before_the_kill_is_not_done_again(data_dir, tmp_
     read = []
     from_disk = training.to_device
     monkeypatch.setattr(training, "to_device", lambda batch, device: read.append(batch) or from_disk(batch, device))
-    run(noisy_model(), data_dir, tmp_path, 3, val=False, batch_size=1, resume=True, stop_after=1)
-    assert len(read) == 9 - 4
+    run(noisy_model(), data_dir, tmp_path, 3, batch_size=1, resume=True, stop_after=1)
+    assert [len(batch["left_image"]) for batch in read] == [1] * (9 - 4) + [3] * 3  # and vals
 
 
 def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_other_drives_or_another_seed_is_refused_by_name(data_di
 def test_a_checkpoint_of_another_version_is_refused_by_name(data_dir, tmp_path, tiny, monkeypatch):
     run(tiny(), data_dir, tmp_path, stop_after=1)
     monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 99)
-    with pytest.raises(ValueError, match=r"last\.pt is of version 2 \(here 99\)"):
+    with pytest.raises(ValueError, match=r"last\.pt is of version 3 \(here 99\)"):
         run(tiny(), data_dir, tmp_path, resume=True)
 
 

@@ -475,6 +475,21 @@ def test_garg_crop_is_the_default_for_laser_scans_alone(scanned, tmp_path, witho
     assert testing.evaluate(pairs, answers, tmp_path, crop="none")["crop"] == "none"
 
 
+def test_published_figures_take_the_lasers_x_for_depth(scanned, tmp_path, without_opencv):
+    pairs = kitti.find_pairs(scanned, truth="scan-x")
+    report = testing.evaluate(pairs, {"right": [torch.full(SIZE, 4 / 96)] * 2}, tmp_path)
+    assert (report["truth"], report["crop"]) == (["scan-x"], "garg")
+    assert report["means"][0]["abs_rel"] == pytest.approx(1 - 7.2 / 8.2, abs=2e-3)  # the laser stands 1 m behind
+
+
+def test_different_truths_in_one_mean_are_told(scanned, tmp_path, without_opencv):
+    mixed = [kitti.find_pairs(scanned)[0], kitti.find_pairs(scanned, truth="scan")[1]]
+    report = testing.evaluate(mixed, {"right": [torch.full(SIZE, 4 / 96)] * 2}, tmp_path)
+    assert (report["truth"], report["crop"]) == (["depth", "scan"], "none")
+    assert report["truth_folders"] == ["data", "image_02"]
+    assert any("pictures with depth and with scan are averaged" in note for note in report["notes"])
+
+
 def test_the_command_takes_the_truth_it_is_told(scanned, weights, tmp_path, without_opencv):
     for truth, crop in (("auto", "none"), ("depth", "none"), ("scan", "garg")):
         assert command("--weights", weights, "--data", scanned, "--truth", truth, "--output", tmp_path / "out") == 0
@@ -594,7 +609,7 @@ def test_what_the_weights_have_seen_is_said(data_dir, tmp_path, tiny, without_op
     path = tmp_path / "seen.safetensors"
     networks.save_model(tiny(), path, SIZE, train_drives=["a", drive], val_drives=["b"])
     told = []
-    monkeypatch.setattr(kitti, "eigen_warning", lambda drives, pairs: told.append((drives, len(pairs))) or "EIGEN")
+    monkeypatch.setattr(kitti, "test_list_warning", lambda drives, pairs: told.append((drives, len(pairs))) or "EIGEN")
     assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert f"note: the weights were trained or chosen on {drive}" in printed and "note: EIGEN" in printed

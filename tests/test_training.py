@@ -15,7 +15,7 @@ from monodepth_lib import training
 from monodepth_lib.checkpoints import Mean, read_history
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
-from monodepth_lib.networks import load_model
+from monodepth_lib.networks import load_model, save_model
 from monodepth_lib.training import halve_twice, settings, train, train_one_epoch, validate
 
 CPU = torch.device("cpu")
@@ -104,6 +104,44 @@ def test_resume_refuses_another_network_or_length(data_dir, tmp_path, tiny):
     ):
         with pytest.raises(ValueError, match=rf"last\.pt is of another run: .*{told}"):
             run(model, data_dir, tmp_path, epochs=epochs, resume=True)
+
+
+def test_resume_refuses_other_drives_of_vals(data_dir, tmp_path, tiny):
+    run(tiny(), data_dir, tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match=r"of another run: val_drives \['2020_01_01_drive_0003_sync'\] \(here \[\]\)"):
+        run(tiny(), data_dir, tmp_path, val=False, resume=True)
+
+
+@pytest.mark.parametrize("precisions", [("float32", "fp16"), ("fp16", "float32"), ("bf16", "fp16")], ids=" ".join)
+def test_a_run_goes_on_in_another_precision(data_dir, tmp_path, tiny, precisions):
+    for precision in precisions:
+        history = run(
+            tiny(), data_dir, tmp_path, precision=precision, stop_after=1 + (precision == precisions[1]), resume=True
+        )
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_the_command_begins_from_weights(data_dir, tmp_path, tiny):
+    begun = tiny(width=3)
+    save_model(begun, tmp_path / "begun.safetensors", SIZE)
+    small = ["--height", SIZE[0], "--image-width", SIZE[1], "--batch-size", 3, "--epochs", 1, "--workers", 0]
+    given = [
+        "--data",
+        data_dir,
+        "--output",
+        tmp_path / "out",
+        "--learning-rate",
+        1e-12,
+        "--init",
+        tmp_path / "begun.safetensors",
+    ]
+    assert training.main([str(word) for word in given + small]) == 0
+    trained = load_model(tmp_path / "out/weights.safetensors")
+    assert trained.config == begun.config
+    assert all(
+        torch.allclose(one, other, atol=1e-6)
+        for one, other in zip(begun.parameters(), trained.parameters(), strict=True)
+    )
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(data_dir, tmp_path, tiny, full_disk, monkeypatch):
