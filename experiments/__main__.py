@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     one.add_argument("row", help="a row of the sweep file, such as everything")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--every", type=int, default=300, help="measure and log after so many steps (0: at the end alone)")
-    many.add_argument("--rows", default="", help="names separated by commas (default: all)")
+    many.add_argument("--rows", default="", help="names separated by commas (default: all but those of hours)")
     many.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     many.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the threads")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
                 else:
                     runs[row.name, seed] = [*passed, f"--seed={seed}"]
             failed = sweep.run_all(runs, output, options.jobs, log)
-        log(report.write_report(list(rows.values()), output, files.project_path(options.page), command))
+        log(report.write_report(sweep.pick(rows, ""), output, files.project_path(options.page), command))
     except (ValueError, OSError, ArithmeticError) as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, ArithmeticError) else 2

@@ -22,6 +22,7 @@ class Row:
     recipe: Recipe
     like: str = ""
     differs: str = ""
+    hours: bool = False  # for `train`, not for a sweep of minutes
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -30,23 +31,24 @@ def read_rows(path: Path) -> dict[str, Row]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no TOML ({error})") from error
-    if unknown := sorted(set(content) - {"base", "rows"}):
-        raise ValueError(f"{path} has {', '.join(unknown)}; a sweep has [base] and [rows.<name>]")
+    if unknown := sorted(set(content) - {"base", "rows", "hours"}):
+        raise ValueError(f"{path} has {', '.join(unknown)}; a sweep has [base], [rows.<name>] and [hours.<name>]")
     rows = {"base": Row("base", changed(Recipe(), content.get("base", {}), "base"))}
-    for name, switches in content.get("rows", {}).items():
-        if name == "base" or not name.replace("_", "").isalnum():
-            raise ValueError(f"{path}: a row cannot be named {name!r}; take letters, digits and _")
+    entries = [(table, *entry) for table in ("rows", "hours") for entry in content.get(table, {}).items()]
+    for table, name, switches in entries:
+        if name in rows or not name.replace("_", "").isalnum():
+            raise ValueError(f"{path}: a row cannot be named {name!r}; take letters, digits and _, none twice")
         like = switches.pop("like", "base")
         if like not in rows:
             raise ValueError(f"row {name}: there is no row {like!r} above it to be like")
         recipe = changed(rows[like].recipe, switches, name)
-        rows[name] = Row(name, recipe, like, difference(recipe, rows[like].recipe))
+        rows[name] = Row(name, recipe, like, difference(recipe, rows[like].recipe), table == "hours")
     return rows
 
 
 def pick(rows: dict[str, Row], names: str) -> list[Row]:
-    """The rows named, separated by commas; all of them for "". Raises ValueError naming what there is not."""
-    wanted = [name.strip() for name in names.split(",")] if names else list(rows)
+    """The rows named, separated by commas; for "" all but those of hours. Raises ValueError naming what is missing."""
+    wanted = [name.strip() for name in names.split(",")] if names else [n for n, row in rows.items() if not row.hours]
     if unknown := [name for name in wanted if name not in rows]:
         raise ValueError(f"no row is named {', '.join(unknown)}; there are {', '.join(rows)}")
     return [rows[name] for name in wanted]

@@ -687,6 +687,7 @@ class TestSweepFile:
             ('[rows.a]\njudged = "half"\n', "row a: judged is 'half'; it must be one of own, twice, full"),
             ('[rows.a]\nlike = "b"\n', "row a: there is no row 'b' above it"),
             ('[rows."../a"]\nzoom = 0.5\n', "a row cannot be named '../a'"),
+            ("[rows.a]\nzoom = 0.5\n[hours.a]\nzoom = 0.6\n", "a row cannot be named 'a'; .*none twice"),
             ("[row.a]\nzoom = 0.5\n", "s.toml has row; a sweep has"),
             ("[rows.a\n", "s.toml is no TOML"),
         ],
@@ -694,6 +695,13 @@ class TestSweepFile:
     def test_what_is_wrong_is_named(self, tmp_path, text, message):
         with pytest.raises(ValueError, match=message):
             sweep.read_rows(write_sweep(tmp_path / "s.toml", text))
+
+    def test_a_sweep_of_minutes_leaves_out_rows_of_hours(self, tmp_path):
+        text = '[rows.one]\nflip = false\n[hours.long]\nlike = "one"\nzoom = 0.5\n'
+        rows = sweep.read_rows(write_sweep(tmp_path / "s.toml", text))
+        assert [row.name for row in sweep.pick(rows, "")] == ["base", "one"]
+        assert [row.name for row in sweep.pick(rows, "long,one")] == ["long", "one"]
+        assert rows["long"].recipe == recipes.replace(TINY, flip=False, zoom=0.5)
 
     def test_a_misspelt_row_is_named(self, tmp_path, capsys):
         path = write_sweep(tmp_path / "s.toml", "[rows.a]\nflip = false\n")
