@@ -26,7 +26,7 @@ PAPER = """\
 INTRODUCTION = """\
 - Depth: all pixels with truth up to 80 m, with post-processing, no median scaling; ± is the standard deviation over
   images. stereo_2012 chose the recipes; stereo_2015 was measured once, when a run was finished (and what is
-  shipped once more, as it is stored: its card has that measurement).
+  shipped again, as it is stored: its card has these measurements).
 - The paper's two lines are of all 200 scenes of stereo 2015, non-occluded truth, no post-processing, by networks that
   learnt from colour pictures; ours of {images} of these scenes, with the truth of all pixels and post-processing, by
   networks that learnt KITTI from {cameras} pictures.

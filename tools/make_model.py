@@ -121,18 +121,20 @@ def readable(card: dict) -> str:
         lines.append(f"- **{key}**: {value}")
     lines.append("\n## Every measurement made of it\n")
     lines.append(
-        "With post-processing, all pixels with truth up to 80 m, no median scaling, unless a command below says\n"
-        "otherwise; ± is the standard deviation over images.\n"
+        "With post-processing, all pixels with truth up to 80 m, no median scaling, unless the command of that\n"
+        "number says otherwise; ± is the standard deviation over images.\n"
     )
     lines.append(f"| what | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}")
-    for found in card["measurements"]:
+    for number, found in enumerate(card["measurements"], 1):
         spread = found.get("standard deviation over images")
         cells = [f"{found['mean'][key]:.3f}" + (f" ± {spread[key]:.3f}" if spread else "") for key in heads]
         where = f"{found['images']} images of {', '.join(found['drives'])}, {found['cameras']}, {found['date']}"
-        lines.append(f"| **{where}** | {' | '.join(cells)} |")
+        lines.append(f"| **{number}. {where}** | {' | '.join(cells)} |")
         for name, mean in found["beside it"].items():
             lines.append(f"| {name} | {' | '.join(f'{mean[key]:.3f}' for key in heads)} |")
-    lines.append("\n" + "\n".join(f"- `{found['command']}`" for found in card["measurements"]) + "\n")
+    lines.append("")
+    lines += [f"{number}. `{found['command']}`" for number, found in enumerate(card["measurements"], 1)]
+    lines.append("")
     return "\n".join(lines)
 
 
