@@ -246,7 +246,7 @@ class DisparityHead(nn.Module):
         nn.init.constant_(self.conv.bias, math.log(start / (MAX_DISPARITY - start)))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
             return MAX_DISPARITY * torch.sigmoid(self.conv(x))
         with torch.autocast(x.device.type, enabled=False):  # bf16 knows some 50 disparities around 0.03
             return MAX_DISPARITY * torch.sigmoid(self.conv(x.float()))
