@@ -445,12 +445,11 @@ def _find_truths(drive: Path, cameras: str, truth: str) -> dict[tuple[int, ...],
         "disparity-noc": [drive / name for name in TRUE_DISPARITY if "noc" in name],
         "scan-x": [drive / name for name in SCANS],
     }
-    for kind, folders in places.items():
-        if truth in ("auto", kind):
-            for folder in folders:
-                files = _frames(folder, {".bin"} if kind.startswith("scan") else PICTURES) if folder.is_dir() else {}
-                if files:
-                    return files
+    for kind in ("depth", "disparity", "scan") if truth == "auto" else (truth,):
+        for folder in places[kind]:
+            files = _frames(folder, {".bin"} if kind.startswith("scan") else PICTURES) if folder.is_dir() else {}
+            if files:
+                return files
     return {}
 
 
