@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .files import written_beside
+from .files import atomic_write
 from .processes import from_first, gather, process
 
 CHECKPOINT_VERSION = 3  # of what lies in last.pt; a file of another one is refused
@@ -21,7 +21,7 @@ LOW_SPREAD = 0.05  # standard deviation / mean of a disparity map: below, it say
 COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run that says so for as long, both, is stopped
 
 
-class Mean:
+class AverageMeter:
     """Means of the loss and its parts over an epoch, weighted by batch size; they stay on the device until read.
 
     With several processes, each adds its own pairs and all read the mean over everyone's. `steps` counts the batches.
@@ -55,7 +55,7 @@ def check_finite(model: nn.Module, means: Iterable[float]) -> None:
         raise FloatingPointError("a weight of the network is not finite")
 
 
-def low_spread(history: list[dict]) -> int:
+def collapsed_epochs(history: list[dict]) -> int:
     """How many epochs in a row, up to the last one, had a disparity that is nearly the same everywhere."""
     lows = [row.get("val_spread", 1.0) < LOW_SPREAD for row in history]
     return lows[::-1].index(False) if False in lows else len(lows)
@@ -78,7 +78,7 @@ class Checkpoints:
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
         self.first = process()[0] == 0
         self.history: list[dict] = []
-        self.mean, self.seconds = Mean(), 0.0  # of an epoch that had begun
+        self.mean, self.seconds = AverageMeter(), 0.0  # of an epoch that had begun
         self.random: list[Tensor] = []
         self.good = False  # is last.pt the end of a good epoch of this run? Then it may become previous.pt
         self.saved = time.monotonic()
@@ -94,7 +94,7 @@ class Checkpoints:
         """Has the first process's clock gone on by so much since the last time?"""
         return from_first(time.monotonic() - self.saved >= 60 * minutes)
 
-    def save(self, history: list[dict], mean: Mean | None = None, seconds: float = 0.0) -> None:
+    def save(self, history: list[dict], mean: AverageMeter | None = None, seconds: float = 0.0) -> None:
         """Writes the end of an epoch or, within one, with its `mean` so far. Raises OSError when it cannot."""
         begun = None
         if mean:
@@ -104,7 +104,7 @@ class Checkpoints:
         if self.first:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"run": self.run, "history": history, "begun": begun, "random": self.random_states()}
-            with written_beside(self.last) as partial:
+            with atomic_write(self.last) as partial:
                 with open(partial, "wb") as file:
                     try:
                         torch.save(state, file)
@@ -113,7 +113,7 @@ class Checkpoints:
                     os.fsync(file.fileno())
                 if self.good:
                     os.replace(self.last, self.previous)
-        self.good = begun is None and not low_spread(history)
+        self.good = begun is None and not collapsed_epochs(history)
         self.saved = time.monotonic()
 
     def load(self, log: Callable[[str], None]) -> bool:
@@ -127,11 +127,11 @@ class Checkpoints:
         self.history, self.random = state["history"], state["random"]
         self.restore_random()
         if begun := state["begun"]:
-            self.seconds, self.mean = begun["seconds"], Mean(begun["steps"])
+            self.seconds, self.mean = begun["seconds"], AverageMeter(begun["steps"])
             if self.first:  # what all processes had, whose number may have changed
                 sums = {name: torch.tensor(value, device=self.device) for name, value in begun["sums"].items()}
-                self.mean = Mean(begun["steps"], begun["count"], sums)
-        self.good = not begun and not low_spread(self.history)
+                self.mean = AverageMeter(begun["steps"], begun["count"], sums)
+        self.good = not begun and not collapsed_epochs(self.history)
         return True
 
     def read(self, log: Callable[[str], None]) -> dict | None:
@@ -189,7 +189,7 @@ class Checkpoints:
         A fresh network says the same everywhere, too: it is given time (`steps` are those of an epoch).
         Then last.pt becomes the one before the first of these epochs again.
         """
-        low, spread = low_spread(history), history[-1]["val_spread"]
+        low, spread = collapsed_epochs(history), history[-1]["val_spread"]
         remedy = "try a smaller learning_rate or start_disparity, and look at a pair: are left and right swapped?"
         if low < COLLAPSE_EPOCHS or low * steps < COLLAPSE_STEPS:
             if self.first:
@@ -208,7 +208,7 @@ class Checkpoints:
 
 def write_history(history: list[dict], path: str | Path) -> None:
     """The history as CSV, one row an epoch. Raises OSError when it cannot be written."""
-    with written_beside(Path(path)) as partial, open(partial, "w", newline="") as file:
+    with atomic_write(Path(path)) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()
         writer.writerows(history)

@@ -447,7 +447,7 @@ def _5_1(answer) -> str | None:
 @exercise("5.2")
 def _5_2(answer) -> str | None:
     losses, sizes = [1.0, 1.0, 4.0], [8, 8, 1]
-    mean = training.Mean()
+    mean = training.AverageMeter()
     for loss, size in zip(losses, sizes, strict=True):
         mean.add({"loss": torch.tensor(loss)}, size)
     hints = [

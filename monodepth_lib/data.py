@@ -122,7 +122,7 @@ def checked_pairs(
     return good
 
 
-def row_search(
+def match_blocks(
     left: Tensor, right: Tensor, down: int = 0, furthest: int = 48, window: int = 7
 ) -> tuple[Tensor, Tensor]:
     """Looks for every pixel of `left` along one row of `right`: (least cost, its shift in px), both (H, W).
@@ -141,7 +141,7 @@ def row_search(
     return least, (furthest - place).float()
 
 
-class StereoDrives(Dataset):
+class StereoPairs(Dataset):
     """Pairs of drives as samples: a dict of `left_image`, `right_image` and `name` ("drive/frame").
 
     The random choices of a sample depend on `seed`, `epoch` and the sample's index alone: not on the number of workers,
@@ -177,7 +177,7 @@ class StereoDrives(Dataset):
             yield
 
 
-class CachedDrives(StereoDrives):
+class CachedPairs(StereoPairs):
     """The same samples as `StereoDrives` with `image_transforms`, from pictures decoded and resized once.
 
     Two things make it fast, and neither changes a value. A batch is filled in place, without a picture in between.
@@ -262,7 +262,7 @@ def write_cache(pairs: list[kitti.Pair], size: tuple[int, int], path: Path, work
     with open(partial, "r+b" if done else "wb") as file:
         file.write(header.getvalue())
         file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
-        resized = StereoDrives(pairs[done:], ResizeImage(size))
+        resized = StereoPairs(pairs[done:], ResizeImage(size))
         for sample in DataLoader(resized, None, num_workers=workers):
             for view in VIEWS:
                 file.write(np.asarray(sample[view]).tobytes())
@@ -312,9 +312,9 @@ def prepare_dataloader(
         raise ValueError(
             f"{data_dir} has {len(pairs)} training pairs, fewer than one batch of {batch_size * world_size}"
         )
-    dataset = StereoDrives(pairs, image_transforms(mode, size, augment), seed)
+    dataset = StereoPairs(pairs, image_transforms(mode, size, augment), seed)
     if cache_dir is not None:
-        dataset = CachedDrives(pairs, prepare_cache(pairs, size, cache_dir, workers), train and augment, seed)
+        dataset = CachedPairs(pairs, prepare_cache(pairs, size, cache_dir, workers), train and augment, seed)
     share: DistributedSampler = DistributedSampler(dataset, world_size, rank, train, seed, drop_last=train)
     return DataLoader(
         dataset,

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import written_beside
+from .files import atomic_write
 
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0
-METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "d1", "d2", "d3", "d1_all")
+METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "d1_all")
 DISTANCES = (0.0, 10.0, 20.0, 40.0, 80.0)  # metres, the edges of the bands
 
 # What counts of a truth's rows (from, to) and columns (from, to), as shares of its height and width: the constants of
@@ -30,12 +30,12 @@ CROPS = {
 }
 
 
-def disparity_to_depth(disparity: Tensor, metres: float) -> Tensor:
+def disparity_to_depth(disparity: Tensor, focal_baseline: float) -> Tensor:
     """depth = f·B / (W·d): `disparity` d is a fraction of the width, `metres` the camera's f·B/W.
 
     The fraction does not depend on the size the network works at, so neither does the depth.
     """
-    return metres / disparity.clamp(min=1e-6)
+    return focal_baseline / disparity.clamp(min=1e-6)
 
 
 def resize_map(values: Tensor, size: Sequence[int]) -> Tensor:
@@ -56,7 +56,7 @@ def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 
 
-def counted(
+def valid_pixels(
     depth: Tensor, truth: Tensor, cap: float, crop: str, median_scaling: bool
 ) -> tuple[Tensor, Tensor, float | None]:
     """Prediction and truth at the pixels that count, float64 (P,), and the median ratio (None when it is off).
@@ -78,7 +78,7 @@ def counted(
     return pred * ratio, gt, float(ratio)
 
 
-def mean_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> dict[str, float]:
+def depth_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> dict[str, float]:
     """`METRICS` over pixels (P,) of predicted and true metres; `focal_baseline` f·B is in px·m of the truth's width."""
     pred_px, gt_px = focal_baseline / pred.clamp(min=MIN_DEPTH), focal_baseline / gt
     pred = pred.clamp(MIN_DEPTH, cap)
@@ -90,9 +90,9 @@ def mean_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> 
         "sq_rel": (error**2 / gt).mean(),
         "rmse": (error**2).mean().sqrt(),
         "rmse_log": ((pred.log() - gt.log()) ** 2).mean().sqrt(),
-        "d1": (ratio < 1.25).double().mean(),
-        "d2": (ratio < 1.25**2).double().mean(),
-        "d3": (ratio < 1.25**3).double().mean(),
+        "a1": (ratio < 1.25).double().mean(),
+        "a2": (ratio < 1.25**2).double().mean(),
+        "a3": (ratio < 1.25**3).double().mean(),
         "d1_all": ((wrong >= 3) & (wrong >= 0.05 * gt_px)).double().mean(),
     }
     return {name: float(value) for name, value in values.items()}
@@ -101,7 +101,7 @@ def mean_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> 
 def metrics(
     depth: Tensor,
     truth: Tensor,
-    metres: float,
+    focal_baseline: float,
     cap: float = MAX_DEPTH,
     crop: str = "none",
     median_scaling: bool = False,
@@ -113,15 +113,15 @@ def metrics(
     the camera's `metres` (f·B/W) and ignores the cap's clamp. `crop`: see `crop_window`. With `median_scaling`
     (`counted`) the result also has the `ratio`. Raises ValueError when no pixel has a truth in range.
     """
-    pred, gt, ratio = counted(depth, truth, cap, crop, median_scaling)
-    values = mean_errors(pred, gt, metres * truth.shape[1], cap)
+    pred, gt, ratio = valid_pixels(depth, truth, cap, crop, median_scaling)
+    values = depth_errors(pred, gt, focal_baseline * truth.shape[1], cap)
     return values if ratio is None else {**values, "ratio": ratio}
 
 
 def metrics_by_distance(
     depth: Tensor,
     truth: Tensor,
-    metres: float,
+    focal_baseline: float,
     cap: float = MAX_DEPTH,
     crop: str = "none",
     median_scaling: bool = False,
@@ -132,11 +132,11 @@ def metrics_by_distance(
     The bands lie between neighbouring `edges`; the last one ends at the cap. A band without pixels holds nan. The
     prediction is median-scaled with the ratio of the whole image. Raises ValueError as `metrics` does.
     """
-    pred, gt, _ = counted(depth, truth, cap, crop, median_scaling)
+    pred, gt, _ = valid_pixels(depth, truth, cap, crop, median_scaling)
     bands = []
     for low, high in pairwise([*(edge for edge in edges if edge < cap), cap]):
         inside = (gt >= low) & (gt < high)
-        values = mean_errors(pred[inside], gt[inside], metres * truth.shape[1], cap)
+        values = depth_errors(pred[inside], gt[inside], focal_baseline * truth.shape[1], cap)
         bands.append({"from": low, "to": high, "pixels": int(inside.sum()), **values})
     return bands
 
@@ -157,7 +157,7 @@ def mean_inverse_depth(truths: Iterable[Tensor], size: tuple[int, int]) -> Tenso
     return (total / count.clamp(min=1))[0, 0]
 
 
-def nearest_known(values: Tensor, row: int, column: int) -> tuple[int, int]:
+def nearest_valid(values: Tensor, row: int, column: int) -> tuple[int, int]:
     """Row and column of the pixel of a map (H, W) that is nearest to those asked for and not 0, which is unknown."""
     rows, columns = values.nonzero(as_tuple=True)
     place = ((rows - row) ** 2 + (columns - column) ** 2).argmin()
@@ -241,6 +241,6 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
     header = ["ply", "format binary_little_endian 1.0", "comment metres; x right, y up, the camera looks along -z"]
     header += [f"element vertex {len(xyz)}"]
     header += [f"property {kind} {name}" for kind, name in zip(["float"] * 3 + ["uchar"] * 3, names, strict=True)]
-    with written_beside(Path(path)) as partial:
+    with atomic_write(Path(path)) as partial:
         partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
     return len(xyz)

@@ -29,7 +29,7 @@ class NotWritten(OSError):
 
 
 @contextlib.contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a file to write beside `path`, which takes its place once whole: a failure leaves the old one as it was.
 
     Raises OSError naming `path` when it cannot be written.

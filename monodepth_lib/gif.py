@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .files import written_beside
+from .files import atomic_write
 from .plots import colour_map, scale_bar
 
 
@@ -27,12 +27,12 @@ def flicker(disparities: np.ndarray) -> np.ndarray:
     return np.array([np.abs(np.asarray(new) - np.asarray(old)).mean(dtype=np.float64) for old, new in steps])
 
 
-def distance_bar(limits: tuple[float, float], metres: float, width: int) -> Image.Image:
+def distance_bar(limits: tuple[float, float], focal_baseline: float, width: int) -> Image.Image:
     """The colours of disparities from `limits` with the distances they stand for; `metres` is the camera's f·B/W."""
     low, high = limits
-    nearest = metres / max(high, 1e-6)
+    nearest = focal_baseline / max(high, 1e-6)
     distances = [z for z in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if z >= nearest]
-    ticks = [((metres / z - low) / max(high - low, 1e-9), f"{z} m") for z in distances]
+    ticks = [((focal_baseline / z - low) / max(high - low, 1e-9), f"{z} m") for z in distances]
     return scale_bar(ticks, width, "distance")
 
 
@@ -41,7 +41,7 @@ def side_by_side(
     disparity: np.ndarray,
     limits: tuple[float, float],
     width: int = 416,
-    metres: float | None = None,
+    focal_baseline: float | None = None,
 ) -> Image.Image:
     """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge).
 
@@ -49,7 +49,7 @@ def side_by_side(
     """
     picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.BILINEAR)
     coloured = Image.fromarray(colour_map(disparity, *limits)).resize(picture.size, Image.Resampling.BILINEAR)
-    bar = distance_bar(limits, metres, 2 * picture.width) if metres else None
+    bar = distance_bar(limits, focal_baseline, 2 * picture.width) if focal_baseline else None
     frame = Image.new("RGB", (2 * picture.width, picture.height + (bar.height if bar else 0)))
     frame.paste(picture, (0, 0))
     frame.paste(coloured, (picture.width, 0))
@@ -65,7 +65,7 @@ def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second is {frames_per_second}; it must be more than 0")
     path = Path(path)
-    with written_beside(path) as partial:
+    with atomic_write(path) as partial:
         frames[0].save(
             partial,
             format="GIF",

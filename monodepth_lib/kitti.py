@@ -474,7 +474,7 @@ class Calibration:
     centre_px: tuple[float, float] | None = None
 
     @property
-    def metres(self) -> float:
+    def focal_baseline(self) -> float:
         """f·B/W in metres: depth = metres / d, with d the disparity as a fraction of the width (any picture size)."""
         return self.focal_px * self.baseline_m / self.width
 
@@ -696,5 +696,5 @@ def read_truth(pair: Pair, calibration: Calibration) -> np.ndarray:
         raise ValueError(f"{sizes}: truth and picture must be of one size")
     if kind == "depth":
         return values
-    focal_baseline = calibration.metres * width  # px·m at the truth's own width
+    focal_baseline = calibration.focal_baseline * width  # px·m at the truth's own width
     return np.divide(focal_baseline, values, out=np.zeros_like(values), where=values > 0)

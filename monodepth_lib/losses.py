@@ -126,7 +126,7 @@ def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) 
     return Appearance.apply(image, estimate, ssim_weight)
 
 
-def pixel_cost(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
+def photometric_error(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
     """What `appearance_loss` averages, pixel by pixel: (N, 1, H, W), mean over the channels.
 
     SSIM has no value at the outermost pixels, where its window does not fit: there its nearest value is repeated.

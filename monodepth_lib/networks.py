@@ -24,7 +24,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .files import project_root, written_beside
+from .files import atomic_write, project_root
 
 MAX_DISPARITY = 0.3
 SMALLEST = 32  # px: they halve a picture five or six times, and the loss looks at 1/8 of it through windows of 3x3
@@ -53,9 +53,9 @@ class UnetEncoder(nn.Module):
 
     first = 1
 
-    def __init__(self, width: int):
+    def __init__(self, base_channels: int):
         super().__init__()
-        self.channels = [width * m for m in (1, 2, 4, 8, 16, 16)]
+        self.channels = [base_channels * m for m in (1, 2, 4, 8, 16, 16)]
         before = [3, *self.channels[:-1]]
         self.stages = nn.ModuleList(
             nn.Sequential(conv_block(a, b), conv_block(b, b)) for a, b in zip(before, self.channels, strict=True)
@@ -322,14 +322,14 @@ class Monodepth(nn.Module):
 def get_model(
     name: str = "unet",
     *,
-    width: int = 64,
+    base_channels: int = 64,
     start_disparity: float = 0.03,
     imagenet: bool = False,
     grey: bool = False,
 ) -> Monodepth:
     """Makes a model by name: unet, unet_light, resnet18_md, resnet50_md, or torchvision's resnet18, 34, 50, 101, 152.
 
-    `width` (unet) sets the channels, 64 for the full KITTI run; `start_disparity` what a fresh model answers, as a
+    `base_channels` (unet) sets the channels, 64 for the full KITTI run; `start_disparity` what a fresh model answers, as a
     fraction of the width in (0, 0.3); `imagenet` (torchvision) starts from ImageNet weights, which are fetched;
     `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
     """
@@ -337,14 +337,14 @@ def get_model(
         raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}")
     if not 0 < start_disparity < MAX_DISPARITY:
         raise ValueError(f"start_disparity is {start_disparity}; it must lie between 0 and {MAX_DISPARITY}")
-    if width < 1:
-        raise ValueError(f"width is {width}; it must be at least 1")
+    if base_channels < 1:
+        raise ValueError(f"base_channels is {base_channels}; it must be at least 1")
     if imagenet and name not in TORCHVISION:
         raise ValueError(f"imagenet=True works with {', '.join(TORCHVISION)}, not with {name}")
     encoder: nn.Module
     widths = [16, 32, 64, 128, 256, 512]
     if name == "unet":
-        encoder = UnetEncoder(width)
+        encoder = UnetEncoder(base_channels)
         widths = encoder.channels[:-1]
     elif name == "unet_light":
         encoder, widths = LightEncoder(), [0, 32, 48, 64, 128]
@@ -356,7 +356,7 @@ def get_model(
         encoder = TorchvisionEncoder(name, imagenet)
     config = {"name": name, "start_disparity": start_disparity, "grey": grey}
     if name == "unet":
-        config["width"] = width
+        config["base_channels"] = base_channels
     return Monodepth(encoder, widths, start_disparity, grey, config)
 
 
@@ -416,7 +416,7 @@ def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **note
     path = Path(path)
     metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    with written_beside(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
@@ -446,6 +446,8 @@ def load_model(weights: str | Path) -> Monodepth:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         config, size = json.loads(metadata["config"]), json.loads(metadata["size"])
+        if "width" in config:  # what files written before 0.2 call it
+            config["base_channels"] = config.pop("width")
         model = get_model(config.pop("name"), **config)
         model.load_state_dict(safetensors.torch.load_file(path))
         if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
@@ -499,7 +501,7 @@ def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None =
         program.model.graph.metadata_props.clear()
         for node in program.model.graph:  # the exporter notes the source's paths on this machine
             node.metadata_props.clear()
-        with written_beside(path) as partial:
+        with atomic_write(path) as partial:
             program.save(partial, external_data=False)
             difference = onnx_difference(model, partial, (height, width))
             if not difference <= ONNX_TOLERANCE:

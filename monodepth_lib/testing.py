@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import depth, kitti
-from .data import StereoDrives, pick_device, read_picture, to_device, write_npy_header
-from .files import written_beside
+from .data import StereoPairs, pick_device, read_picture, to_device, write_npy_header
+from .files import atomic_write
 from .memory import kept_memory
 from .networks import Monodepth, for_prediction, load_model, weights_path
 from .transforms import image_transforms
@@ -84,7 +84,7 @@ def predict_loader(
     names: list[str] = []
     paths = [output / file for file in ("names.json", "disparities.npy", "disparities_pp.npy")]
     with contextlib.ExitStack() as stack:
-        partial_names, *partial = [stack.enter_context(written_beside(path)) for path in paths]
+        partial_names, *partial = [stack.enter_context(atomic_write(path)) for path in paths]
         files = [stack.enter_context(open(path, "wb")) for path in partial]
         for seen, *results in predicted_batches(model, loader, device):
             for file, result in zip(files, results, strict=True):
@@ -108,7 +108,7 @@ def predict_each(
 def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Names, plain and post-processed disparities, batch by batch; of `StereoDrives` only the left views are read."""
     target = pick_device(device)
-    if type(loader.dataset) is StereoDrives:
+    if type(loader.dataset) is StereoPairs:
         dataset = copy.copy(loader.dataset)
         dataset.left_alone = True
         loader = DataLoader(
@@ -155,8 +155,8 @@ def score(
         truth, camera = read_pair_truth(pair, cameras)
         values = disparity if isinstance(disparity, Tensor) else torch.from_numpy(np.array(disparity))
         resized = depth.resize_map(values, truth.shape)
-        predicted = depth.disparity_to_depth(resized, camera.metres)
-        chosen = predicted, truth, camera.metres, cap, crop, median_scaling
+        predicted = depth.disparity_to_depth(resized, camera.focal_baseline)
+        chosen = predicted, truth, camera.focal_baseline, cap, crop, median_scaling
         try:
             row = {"name": pair.name, **depth.metrics(*chosen)}
         except ValueError as error:
@@ -229,7 +229,7 @@ def baseline(
         return depth.mean_inverse_depth([truth], size), camera
 
     def of_training(pair: kitti.Pair) -> Tensor:
-        return torch.zeros(size) if pair.truth is None else read_pair_truth(pair, cameras)[1].metres * inverse
+        return torch.zeros(size) if pair.truth is None else read_pair_truth(pair, cameras)[1].focal_baseline * inverse
 
     if path.is_file():
         inverse, source = torch.from_numpy(np.load(path)), "mean of the training truth"
@@ -251,7 +251,7 @@ def baseline(
         own, camera = part(pair)
         others = count - (own > 0).float()
         mean = torch.where(others > 0, (total - own) / others.clamp(min=1), 0.0)
-        return camera.metres * depth.fill_rows(mean)
+        return camera.focal_baseline * depth.fill_rows(mean)
 
     source = "mean of the other images' truth" if len(known) > 1 else "80 m everywhere, for want of other truth"
     return OnDemand(pairs, of_others), source
@@ -505,7 +505,7 @@ def run(options: argparse.Namespace) -> dict:
     size = tuple(options.size or model.size or (128, 416))
     pairs = find_test_pairs(options.data, options.drives, options.cameras, options.truth)
     known = [pair for pair in pairs if pair.truth is not None]
-    loader = DataLoader(StereoDrives(known, image_transforms("test", size)), options.batch_size)
+    loader = DataLoader(StereoPairs(known, image_transforms("test", size)), options.batch_size)
     name = f"{path.stem}, {'post-processed' if options.post_process else 'plain'}"
     report = evaluate(
         known,

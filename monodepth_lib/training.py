@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .checkpoints import Checkpoints, Mean, check_finite, low_spread
+from .checkpoints import AverageMeter, Checkpoints, check_finite, collapsed_epochs
 from .data import pick_device, prepare_dataloader, set_epoch, to_device
 from .files import project_path
 from .kitti import check_split, select_drives
@@ -34,15 +34,15 @@ CLOCK_STEPS = 20  # within an epoch, the clock is looked at so often
 # What a run costs, chosen by one word. "full" is the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4, batch 8.
 PROFILES: dict[str, dict] = {
     "tiny": dict(
-        model="unet", width=4, height=32, image_width=96, epochs=1, batch_size=8, learning_rate=1e-3,
+        model="unet", base_channels=4, height=32, image_width=96, epochs=1, batch_size=8, learning_rate=1e-3,
         workers=0, precision="float32",
     ),
     "class": dict(
-        model="unet", width=8, height=48, image_width=160, epochs=40, batch_size=8, learning_rate=2e-3,
+        model="unet", base_channels=8, height=48, image_width=160, epochs=40, batch_size=8, learning_rate=2e-3,
         workers=0, precision="float32",
     ),
     "full": dict(
-        model="unet", width=64, height=256, image_width=512, epochs=50, batch_size=8, learning_rate=1e-4,
+        model="unet", base_channels=64, height=256, image_width=512, epochs=50, batch_size=8, learning_rate=1e-4,
         workers=8, precision="auto",
     ),
 }  # fmt: skip
@@ -98,7 +98,7 @@ def halve_twice(step: int, steps: int) -> float:
 def train_one_epoch(
     model: nn.Module, loader: Iterable[dict], loss: Callable, optimizer, scheduler, device: torch.device,
     precision: str = "float32", scaler: torch.amp.GradScaler | None = None,
-    mean: Mean | None = None, after_step: Callable[[Mean], None] | None = None,
+    mean: AverageMeter | None = None, after_step: Callable[[AverageMeter], None] | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """One pass over the training pairs. Returns the epoch's mean loss and its parts.
 
@@ -107,7 +107,7 @@ def train_one_epoch(
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     model.train()
-    mean = mean or Mean()
+    mean = mean or AverageMeter()
     for batch in loader:
         batch = to_device(batch, device)
         left, right = batch["left_image"], batch["right_image"]
@@ -138,7 +138,7 @@ def validate(
     `spread` is standard deviation / mean of a map, averaged; near 0 the model says the same everywhere.
     """
     model.eval()
-    mean = Mean()
+    mean = AverageMeter()
     for batch in loader:
         batch = to_device(batch, device)
         left, right = batch["left_image"], batch["right_image"]
@@ -217,7 +217,7 @@ def train(
     checkpoints = Checkpoints(output, run, target, model, optimizer, scheduler, scaler)
 
     history: list[dict] = []
-    mean, seconds = Mean(), 0.0  # of an epoch that had begun
+    mean, seconds = AverageMeter(), 0.0  # of an epoch that had begun
     if not resume or not checkpoints.load(log):
         checkpoints.start()
     else:
@@ -234,7 +234,7 @@ def train(
     for epoch in range(len(history), epochs if stop_after is None else min(epochs, stop_after)):
         started = time.perf_counter() - seconds
 
-        def after_step(mean: Mean, started: float = started) -> None:
+        def after_step(mean: AverageMeter, started: float = started) -> None:
             if mean.steps % CLOCK_STEPS == 0 and mean.steps < len(train_loader) and checkpoints.due(save_minutes):
                 checkpoints.save(history, mean, time.perf_counter() - started)
 
@@ -262,8 +262,8 @@ def train(
         if on_epoch:
             row |= on_epoch(model, epoch + 1) or {}
         history.append(row)
-        mean, seconds = Mean(), 0.0
-        if low_spread(history):
+        mean, seconds = AverageMeter(), 0.0
+        if collapsed_epochs(history):
             checkpoints.warn_or_stop(history, len(train_loader))
         best = not validated or validated["loss"] <= min(r.get("val_loss", math.inf) for r in history)
         if best and rank == 0:
@@ -362,7 +362,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.cache_dir and processes > 1:
                 dist.barrier()
         torch.manual_seed(options.seed)
-        named = {"width": config["width"], "imagenet": options.imagenet, "grey": options.cameras == "grey"}
+        named = {"base_channels": config["base_channels"], "imagenet": options.imagenet, "grey": options.cameras == "grey"}
         train(
             load_model(options.init) if options.init else get_model(config["model"], **named),
             train_loader,

@@ -78,7 +78,7 @@ def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.
 # --- 01 ---
 
 
-def views_panel(pairs: Sequence[kitti.Pair], metres: float | None = None, width: int = 416) -> Panel:
+def views_panel(pairs: Sequence[kitti.Pair], focal_baseline: float | None = None, width: int = 416) -> Panel:
     """(01) Browses `pairs`: both views, the right one laid over the left, and how much they differ (bright: much).
 
     Sliders: `pair`; `shift`, how many px the right view is moved to the right, of a picture at most `width` px wide;
@@ -101,7 +101,7 @@ def views_panel(pairs: Sequence[kitti.Pair], metres: float | None = None, width:
         difference = np.abs(left.astype(np.float32) - moved).mean(axis=2)
         difference[:, :shift] = 0  # nothing to compare with
         images = [left, moved, overlay, plots.colour_map(difference, 0, 80)]
-        distance = f", fits at {metres * wide / shift:.1f} m" if metres and shift else ""
+        distance = f", fits at {focal_baseline * wide / shift:.1f} m" if focal_baseline and shift else ""
         moves = f"right, moved {shift} px, {rows} down"
         titles = [pairs[pair].name[-26:], moves, f"overlay{distance}", "|left - right|"]
         return tiles([Image.fromarray(image) for image in images], titles, [])
@@ -182,7 +182,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     for shift in range(limit + 1):
         estimate = fetch(shift)
         residual = (left - estimate).abs().mean(1, keepdim=True)
-        dissimilarity = losses.pixel_cost(left, estimate, ssim_weight=1.0)
+        dissimilarity = losses.photometric_error(left, estimate, ssim_weight=1.0)
         residuals[shift], dissimilar[shift] = residual[0, 0], dissimilarity[0, 0]
         cost = 0.85 * dissimilarity + 0.15 * residual  # losses.pixel_cost, without computing SSIM twice
         costs[shift] = F.avg_pool2d(cost, 5, 1, 2, count_include_pad=False)[0, 0]
@@ -425,15 +425,15 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
         maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
         camera = kitti.calibration(pair.folder, picture.width, cameras, pair.left.stem)
         truth = torch.from_numpy(kitti.read_truth(pair, camera)) if pair.truth else None
-        return picture, maps, camera.metres, truth
+        return picture, maps, camera.focal_baseline, truth
 
     def draw(
         frame: int, scale: int, post_processing: bool, reach: tuple[int, int], error_map: bool, row: int, column: int
     ) -> Image.Image:
-        picture, maps, metres, truth = read(frame)
+        picture, maps, focal_baseline, truth = read(frame)
         disparity = maps[scale][post_processing]
         full = truth.shape if truth is not None else (picture.height, picture.width)
-        predicted = depth.disparity_to_depth(depth.resize_map(disparity, full), metres)
+        predicted = depth.disparity_to_depth(depth.resize_map(disparity, full), focal_baseline)
         size = 416, round(416 * picture.height / picture.width)
 
         def tile(values: torch.Tensor, low: float, high: float, colours: str, known=None) -> Image.Image:
@@ -470,7 +470,7 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
             ticks = [(share / 0.5, f"{share:.0%}") for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5)]
             bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "viridis", 18))
         else:
-            shown.append(tile(disparity, 0, metres / max(reach[0], 1), plots.COLOURS))
+            shown.append(tile(disparity, 0, focal_baseline / max(reach[0], 1), plots.COLOURS))
             titles.append(f"its disparity, {disparity.shape[0]} x {disparity.shape[1]}")
         words = Image.new("RGB", (2 * size[0], LINE), "white")
         ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
@@ -513,10 +513,10 @@ def film_panel(
         disparity = depth.resize_map(torch.as_tensor(disparities[frame]), (small.height, small.width))
         size = small.height, small.width
         focal, centre = depth.scale_camera(camera.focal_px, camera.centre_px, camera.width, size)
-        points = depth.point_cloud(depth.disparity_to_depth(disparity, camera.metres), focal, centre)
+        points = depth.point_cloud(depth.disparity_to_depth(disparity, camera.focal_baseline), focal, centre)
         above = plots.from_above(points, small)
         coloured = Image.fromarray(plots.colour_map(disparity, low, high))
-        bar = gif.distance_bar((low, high), camera.metres, small.width)
+        bar = gif.distance_bar((low, high), camera.focal_baseline, small.width)
         sheet = Image.new("RGB", (small.width + above.width, max(above.height, 2 * small.height + bar.height)), "white")
         for image, x, y in ((small, 0, 0), (coloured, 0, small.height), (bar, 0, 2 * small.height)):
             sheet.paste(image, (x, y))

@@ -39,7 +39,7 @@ def tiny():
 
     def make(seed: int = 0, width: int = 2, **options):
         torch.manual_seed(seed)
-        return get_model("unet", width=width, **options)
+        return get_model("unet", base_channels=width, **options)
 
     return make
 

@@ -64,7 +64,7 @@ def make_drive(
     shift: int = 4,
     suffix: str = ".png",
     truth: bool = False,
-    metres: float = 0.3,
+    focal_baseline: float = 0.3,
     seed: int = 0,
 ) -> Path:
     """A drive in KITTI's layout: one wall a frame, `shift` px of disparity everywhere, true depth where asked for."""
@@ -76,7 +76,7 @@ def make_drive(
             path.parent.mkdir(parents=True, exist_ok=True)
             to_picture(view).save(path)
         if truth:
-            depth = np.full(size, metres * size[1] / shift)
+            depth = np.full(size, focal_baseline * size[1] / shift)
             write_uint16(drive / "proj_depth/groundtruth/image_02" / f"{frame:010d}.png", depth)
     return drive
 

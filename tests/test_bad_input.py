@@ -27,7 +27,8 @@ from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
 from test_training import SIZE, equal, run
 
-from monodepth_lib import checkpoints, data, gif, kitti, networks, predict, training
+from monodepth_lib import checkpoints, data, gif, kitti, networks, training
+from monodepth_lib.commands import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -671,7 +672,7 @@ def test_mutated_calibrations_give_a_sentence(tmp_path, name, changes):
     pair = kitti.Pair(drive, drive / LEFT / FRAME, drive / RIGHT / FRAME, drive / "velodyne/0000000001.bin")
     with a_sentence_or_nothing(str(drive)):
         camera = kitti.calibration(drive, 96, frame="0000000001")
-        assert camera.focal_px > 0 and camera.baseline_m > 0 and camera.width > 0 and np.isfinite(camera.metres)
+        assert camera.focal_px > 0 and camera.baseline_m > 0 and camera.width > 0 and np.isfinite(camera.focal_baseline)
     if name != "camera.json":
         with a_sentence_or_nothing(str(drive)):
             depth = kitti.read_truth(pair, kitti.Calibration(100.0, 0.5, 96, "calib"))

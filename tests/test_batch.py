@@ -10,7 +10,8 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from synthetic import make_drive, write_notebook
 
-from monodepth_lib import batch, checkpoints, kitti, training
+from monodepth_lib import checkpoints, kitti, training
+from monodepth_lib.commands import run
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import get_model
@@ -29,8 +30,8 @@ sizes = [64, 208]
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     path = write_notebook(tmp_path / "05_training.ipynb", PARAMETERS)
-    monkeypatch.setattr(batch, "notebook_path", lambda name: path)
-    monkeypatch.setattr(batch, "project_path", lambda folder: tmp_path / folder)
+    monkeypatch.setattr(run, "notebook_path", lambda name: path)
+    monkeypatch.setattr(run, "project_path", lambda folder: tmp_path / folder)
     return path
 
 
@@ -43,7 +44,7 @@ def executed(monkeypatch):
 
 
 def test_parameters_have_defaults_and_types(notebook):
-    assert batch.declared_parameters(notebook) == {
+    assert run.declared_parameters(notebook) == {
         "data_dir": ("data/sample", "str"),
         "epochs": (None, "int"),
         "learning_rate": (None, "float"),
@@ -65,7 +66,7 @@ def test_parameters_have_defaults_and_types(notebook):
 )
 def test_defaults_are_read_as_python_reads_them(tmp_path, literal, expected):
     path = write_notebook(tmp_path / "n.ipynb", f"value = {literal}  # a comment")
-    assert batch.declared_parameters(path) == {"value": expected}
+    assert run.declared_parameters(path) == {"value": expected}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_defaults_are_read_as_python_reads_them(tmp_path, literal, expected):
     ],
 )
 def test_fitting_values_pass_and_an_int_serves_as_a_float(value, kind, expected):
-    passed = batch.check_parameter("p", value, kind)
+    passed = run.check_parameter("p", value, kind)
     assert passed == expected and type(passed) is type(expected)
 
 
@@ -101,39 +102,39 @@ def test_fitting_values_pass_and_an_int_serves_as_a_float(value, kind, expected)
 )
 def test_other_values_are_refused_by_name(value, kind):
     with pytest.raises(ValueError, match=rf"parameter epochs is {value!r}, but the notebook wants {kind}"):
-        batch.check_parameter("epochs", value, kind)
+        run.check_parameter("epochs", value, kind)
 
 
 def test_a_number_that_yaml_reads_as_text_is_explained():
     with pytest.raises(ValueError, match=r"'1e-4'.*write 1\.0e-4"):
-        batch.check_parameter("learning_rate", "1e-4", "float")
+        run.check_parameter("learning_rate", "1e-4", "float")
 
 
 def test_run_refuses_what_the_notebook_lacks_and_passes_the_rest(notebook, executed, tmp_path):
     with pytest.raises(ValueError, match="05_training: no parameter is named epoch; there are data_dir, epochs"):
-        batch.run("05_training", {"epoch": 1}, tmp_path / "out")
+        run.run("05_training", {"epoch": 1}, tmp_path / "out")
     assert executed == []
-    assert batch.run("05_training", {"epochs": 2, "rate": 1}, tmp_path / "out") == tmp_path / "out/05_training.ipynb"
+    assert run.run("05_training", {"epochs": 2, "rate": 1}, tmp_path / "out") == tmp_path / "out/05_training.ipynb"
     assert executed == [{"epochs": 2, "rate": 1.0}]
 
 
 def test_run_all_refuses_what_no_notebook_has(notebook, executed, tmp_path):
     with pytest.raises(ValueError, match="no parameter is named epoch; there are data_dir"):
-        batch.run_all({"epoch": 1}, tmp_path)
+        run.run_all({"epoch": 1}, tmp_path)
     assert executed == []
 
 
 def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
-    declared = dict.fromkeys(batch.NOTEBOOKS, "output_dir = 'x'\nseed = 0")
+    declared = dict.fromkeys(run.NOTEBOOKS, "output_dir = 'x'\nseed = 0")
     declared["06_testing"] = declared["07_gif"] = "output_dir = 'x'\nweights = 'unet_sample'"
     declared["04_networks"] += "\nweights = 'unet_sample'"  # before 05: not those that it will train
     for name, text in declared.items():
         write_notebook(tmp_path / f"{name}.ipynb", text)
-    monkeypatch.setattr(batch, "notebook_path", lambda name: tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(run, "notebook_path", lambda name: tmp_path / f"{name}.ipynb")
     calls = {}
-    monkeypatch.setattr(batch, "run", lambda name, parameters, output: calls.update({name: parameters}))
-    batch.run_all({"seed": 7}, tmp_path / "out")
-    assert tuple(calls) == batch.NOTEBOOKS
+    monkeypatch.setattr(run, "run", lambda name, parameters, output: calls.update({name: parameters}))
+    run.run_all({"seed": 7}, tmp_path / "out")
+    assert tuple(calls) == run.NOTEBOOKS
     assert calls["04_networks"] == {"output_dir": str(tmp_path / "out"), "seed": 7}
     assert calls["05_training"] == {"output_dir": str(tmp_path / "out"), "seed": 7}
     weights = str(tmp_path / "out/weights.safetensors")
@@ -142,24 +143,24 @@ def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
 
 def test_an_unknown_notebook_is_named_with_those_there_are():
     with pytest.raises(FileNotFoundError, match=r"'08_more'; there are 01_data_preparation.*'all'"):
-        batch.notebook_path("08_more")
+        run.notebook_path("08_more")
 
 
 def test_one_notebook_writes_to_the_runs_folder_unless_told_otherwise(tmp_path):
     path = write_notebook(tmp_path / "06_testing.ipynb", "output_dir = 'output/06'")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "notebook_path", lambda name: path)
+        patch.setattr(run, "notebook_path", lambda name: path)
         for given, folder in (({}, str(tmp_path / "mine")), ({"output_dir": "there"}, "there")):
-            assert batch.take_parameters(["06"], given, tmp_path / "mine") == {"06": {"output_dir": folder}}
+            assert run.take_parameters(["06"], given, tmp_path / "mine") == {"06": {"output_dir": folder}}
 
 
 def test_model_is_short_for_model_name(tmp_path):
-    taken = batch.take_parameters(["05_training"], {"epochs": 50, "model": "unet"}, tmp_path)
+    taken = run.take_parameters(["05_training"], {"epochs": 50, "model": "unet"}, tmp_path)
     assert taken["05_training"] == {"epochs": 50, "model_name": "unet", "output_dir": str(tmp_path)}
 
 
 def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_path):
-    taken = batch.take_parameters(batch.NOTEBOOKS, {"profile": "full", "val_drives": "none"}, tmp_path)
+    taken = run.take_parameters(run.NOTEBOOKS, {"profile": "full", "val_drives": "none"}, tmp_path)
     assert {values["profile"] for values in taken.values()} == {"full"}
     assert {values["data_dir"] for values in taken.values()} == {"data"}
     drives = {"train_drives": "lab", "val_drives": "none", "test_drives": "lab"}
@@ -167,9 +168,9 @@ def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_pat
     assert taken["07_gif"]["gif_drive"] == "2011_09_26_drive_0014_sync"
     assert taken["07_gif"]["weights"] == str(tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"gif_drive is the lab's, test_drives is not: .* -p gif_drive DRIVE"):
-        batch.take_parameters(batch.NOTEBOOKS, {"profile": "full", "test_drives": "eigen"}, tmp_path)
+        run.take_parameters(run.NOTEBOOKS, {"profile": "full", "test_drives": "eigen"}, tmp_path)
     for parameters in ({"profile": "full", "data_dir": "mine"}, {"profile": "class"}, {}):
-        taken = batch.take_parameters(batch.NOTEBOOKS, parameters, tmp_path)
+        taken = run.take_parameters(run.NOTEBOOKS, parameters, tmp_path)
         assert "train_drives" not in taken["05_training"] and "gif_drive" not in taken["07_gif"]
 
 
@@ -180,7 +181,7 @@ def test_two_steps_of_profile_full(tmp_path):
     full = training.settings("full", batch_size=1, workers=0)
     size = full["height"], full["image_width"]
     loader = prepare_dataloader(tmp_path, "train", "lab", size=size, batch_size=full["batch_size"], seed=0)
-    model = get_model(full["model"], width=full["width"])
+    model = get_model(full["model"], base_channels=full["width"])
     before = [weight.detach().clone() for weight in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), full["learning_rate"], fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: training.halve_twice(step, 100))
@@ -188,7 +189,7 @@ def test_two_steps_of_profile_full(tmp_path):
     torch.set_num_threads(2)
     try:
         two = itertools.islice(loader, 2)
-        mean = checkpoints.Mean()
+        mean = checkpoints.AverageMeter()
         means = training.train_one_epoch(
             model, two, MonodepthLoss(), optimizer, scheduler, torch.device("cpu"), precision, mean=mean
         )
@@ -217,18 +218,18 @@ if fail:
 @pytest.fixture
 def talking(tmp_path, monkeypatch):
     path = write_notebook(tmp_path / "05_training.ipynb", "fail = False\noutput_dir = 'x'", TALKING)
-    monkeypatch.setattr(batch, "notebook_path", lambda name: path)
-    monkeypatch.setattr(batch, "project_path", lambda folder: tmp_path / folder)
+    monkeypatch.setattr(run, "notebook_path", lambda name: path)
+    monkeypatch.setattr(run, "project_path", lambda folder: tmp_path / folder)
     return tmp_path / "output/run"
 
 
 def test_the_log_is_what_cells_print_and_a_failure_is_one_sentence(talking, capfd):
-    assert batch.main(["05_training", "-p", "fail", "true"]) == 1
+    assert run.main(["05_training", "-p", "fail", "true"]) == 1
     said = capfd.readouterr()
     assert said.out.splitlines() == [*(f"epoch   {epoch}/3  train 0.5" for epoch in (1, 2, 3)), "a warning"]
     sentence = "FloatingPointError: the loss is not finite in epoch 3"
     assert said.err == f"{sentence} (the executed notebook is in {talking})\n"
-    status = batch.read_status(talking)
+    status = run.read_status(talking)
     assert (status["state"], status["said"]) == ("failed", sentence)
     assert status["notebooks"] == {"05_training": {"fail": True, "output_dir": str(talking)}}
     executed = nbformat.read(talking / "05_training.ipynb", 4)
@@ -247,37 +248,37 @@ def test_the_log_is_what_cells_print_and_a_failure_is_one_sentence(talking, capf
 )
 def test_every_end_has_a_status_and_an_exit_code(notebook, tmp_path, monkeypatch, error, code, state, said):
     def end(*_, **__):
-        assert batch.read_status(tmp_path / "output/run")["state"] == "running"
+        assert run.read_status(tmp_path / "output/run")["state"] == "running"
         if error:
             raise error
 
     monkeypatch.setattr(papermill, "execute_notebook", end)
-    assert batch.main(["05_training.ipynb", "-p", "epochs", "2"]) == code
-    status = batch.read_status(tmp_path / "output/run")
+    assert run.main(["05_training.ipynb", "-p", "epochs", "2"]) == code
+    status = run.read_status(tmp_path / "output/run")
     assert status["state"] == state and said in status["said"] and "\n" not in status["said"]
     assert status["notebooks"]["05_training"]["epochs"] == 2
     assert status["notebooks"]["05_training"]["seed"] == 0
 
 
 def test_a_new_start_forgets_why_the_last_one_failed(notebook, executed, tmp_path):
-    batch.write_status(tmp_path / "output/run", state="failed", said="ValueError: no")
-    assert batch.main(["05_training"]) == 0
+    run.write_status(tmp_path / "output/run", state="failed", said="ValueError: no")
+    assert run.main(["05_training"]) == 0
     assert json.loads((tmp_path / "output/run/status.json").read_text())["said"] == ""
 
 
 def test_two_runs_cannot_share_a_folder(notebook, executed, tmp_path, capsys):
-    with batch.locked(tmp_path / "output/run"):
-        assert batch.main(["05_training"]) == 2
+    with run.locked(tmp_path / "output/run"):
+        assert run.main(["05_training"]) == 2
         assert executed == [] and "output/run is in use by another run" in capsys.readouterr().err
-        assert batch.main(["05_training", "--name", "other"]) == 0
-    assert batch.main(["05_training"]) == 0
+        assert run.main(["05_training", "--name", "other"]) == 0
+    assert run.main(["05_training"]) == 0
 
 
 # --- the exit status ---
 
 
 def test_main_returns_0_when_done(notebook, executed, capsys):
-    assert batch.main(["05_training", "-p", "epochs", "2", "-p", "data_dir", "mine", "--name", "run1"]) == 0
+    assert run.main(["05_training", "-p", "epochs", "2", "-p", "data_dir", "mine", "--name", "run1"]) == 0
     assert executed == [{"epochs": 2, "data_dir": "mine"}]
     assert "run1" in capsys.readouterr().out
 
@@ -294,14 +295,14 @@ def test_main_returns_0_when_done(notebook, executed, capsys):
     ],
 )
 def test_main_returns_2_for_wrong_arguments_and_runs_nothing(notebook, executed, capsys, arguments, named):
-    assert batch.main(arguments) == 2
+    assert run.main(arguments) == 2
     assert named in capsys.readouterr().err
     assert executed == []
 
 
 def test_main_returns_2_for_an_unknown_notebook(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "project_path", lambda folder: tmp_path / folder)
-    assert batch.main(["08_more"]) == 2
+    monkeypatch.setattr(run, "project_path", lambda folder: tmp_path / folder)
+    assert run.main(["08_more"]) == 2
     assert "08_more" in capsys.readouterr().err
 
 
@@ -310,5 +311,5 @@ def test_main_returns_1_when_a_notebook_fails(notebook, monkeypatch, capsys):
         raise papermill.PapermillExecutionError(1, 1, "", "ZeroDivisionError", "division by zero", [])
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
-    assert batch.main(["05_training"]) == 1
+    assert run.main(["05_training"]) == 1
     assert "ZeroDivisionError: division by zero" in capsys.readouterr().err

@@ -18,12 +18,12 @@ from synthetic import make_drive, street_pair
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is a folder of the project, not part of the installed package
 
-from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import growth, load, memory, ours, pictures, predict, reference, step  # noqa: E402
-from benchmarks.measure import Options, Row, apart, child, in_turn  # noqa: E402
-from benchmarks.measure import memory as memory_now  # noqa: E402
-from benchmarks.peer import Peer  # noqa: E402
 from monodepth_lib import losses, networks  # noqa: E402
+from research.benchmarks import __main__ as command  # noqa: E402
+from research.benchmarks import growth, load, memory, ours, pictures, predict, reference, step  # noqa: E402
+from research.benchmarks.measure import Options, Row, apart, child, in_turn  # noqa: E402
+from research.benchmarks.measure import memory as memory_now  # noqa: E402
+from research.benchmarks.peer import Peer  # noqa: E402
 
 NETWORKS = [("unet", 4), ("resnet18_md", 64)]
 
@@ -86,7 +86,7 @@ class TestReference:
     @pytest.mark.parametrize("size", [(64, 128), (70, 101)])
     @pytest.mark.parametrize(("name", "width"), NETWORKS)
     def test_maps_are_the_librarys_at_odd_sizes_too(self, name, width, size):
-        network = networks.get_model(name, width=width).eval()
+        network = networks.get_model(name, base_channels=width).eval()
         plain = reference.Network(name, width).eval()
         plain.load_state_dict(network.state_dict())
         images = torch.rand(2, 3, *size)
@@ -104,7 +104,7 @@ class TestReference:
     def test_predictions_of_a_drive_are_the_librarys(self, tmp_path):
         drive = make_drive(tmp_path / "drives/drive", range(3), size=(40, 100))
         plain = predict.lively_network("unet", 4, drive, (32, 64))
-        network = networks.get_model("unet", width=4)
+        network = networks.get_model("unet", base_channels=4)
         network.load_state_dict(plain.state_dict())
         expected = reference.test_drive(plain, drive, (32, 64), tmp_path)
         assert expected.std() > 1e-3
@@ -144,7 +144,7 @@ class TestRow:
 
     def test_table_names_every_note_once(self):
         rows = [Row("1", what, "s", [1.0], "b", [4.0], "<= 0.2", "why") for what in ("one", "two")]
-        text = command.table(rows, {"cores": 2}, "python -m benchmarks")
+        text = command.table(rows, {"cores": 2}, "python -m research.benchmarks")
         assert "| 1 | one [1] | 1.00 s | b | 4.00 s | 0.250 | <= 0.2 | **no** |" in text
         assert text.count("why") == 1
         assert "cores 2" in text
@@ -182,7 +182,7 @@ class TestMeasures:
         assert counts[0] < 0.9 * counts[1]
 
     def test_memory_of_a_child_is_not_its_parents(self):
-        said = float(child("from benchmarks.measure import memory\nprint(memory())"))
+        said = float(child("from research.benchmarks.measure import memory\nprint(memory())"))
         assert 5 < said < memory_now("VmHWM") / 2  # getrusage would hand on what torch takes here
         with pytest.raises(RuntimeError, match="no such thing"):
             child("raise ValueError('no such thing')")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monodepth_lib import batch
+from monodepth_lib.commands import run
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 240_000  # milliseconds: a busy machine fails nothing
@@ -43,10 +43,10 @@ SETTINGS = {
 def lab(tmp_path_factory):
     """JupyterLab on this machine alone, in a folder with copies of the notebooks, the tiny profile injected."""
     folder = tmp_path_factory.mktemp("lab")
-    for name in batch.NOTEBOOKS:
-        source = batch.notebook_path(name)
+    for name in run.NOTEBOOKS:
+        source = run.notebook_path(name)
         parameters = {"profile": "tiny"}
-        if "output_dir" in batch.declared_parameters(source):
+        if "output_dir" in run.declared_parameters(source):
             parameters["output_dir"] = str(folder / "output")
         notebook = parameterize_notebook(load_notebook_node(str(source)), parameters)
         for cell in notebook.cells:
@@ -142,7 +142,7 @@ def move_every_control(page: Page) -> int:
     return moved
 
 
-@pytest.mark.parametrize("name", batch.NOTEBOOKS)
+@pytest.mark.parametrize("name", run.NOTEBOOKS)
 def test_every_cell_runs_and_every_slider_changes_its_picture(lab, browser, name):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(PATIENCE)

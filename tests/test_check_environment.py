@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from monodepth_lib import check_environment, kitti
-from monodepth_lib.check_environment import Finding
+from monodepth_lib import kitti
+from monodepth_lib.commands import check
+from monodepth_lib.commands.check import Finding
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def installed(monkeypatch):
                 raise metadata.PackageNotFoundError(name)
             return versions[name]
 
-        monkeypatch.setattr(check_environment.metadata, "version", version)
+        monkeypatch.setattr(check.metadata, "version", version)
 
     return pretend
 
@@ -34,27 +35,27 @@ def installed(monkeypatch):
 def copy(tmp_path, monkeypatch):
     """A copy of the committed data, in which things may be broken."""
     for folder in ("data/sample", "models"):
-        shutil.copytree(check_environment.ROOT / folder, tmp_path / folder)
-    monkeypatch.setattr(check_environment, "ROOT", tmp_path)
+        shutil.copytree(check.ROOT / folder, tmp_path / folder)
+    monkeypatch.setattr(check, "ROOT", tmp_path)
     return tmp_path
 
 
 def test_here_nothing_is_missing(capsys):
-    assert check_environment.main() == 0
+    assert check.main() == 0
     said = capsys.readouterr().out
     assert "MISSING" not in said
-    for dependency in check_environment.project()["dependencies"]:
+    for dependency in check.project()["dependencies"]:
         assert f"  ok       {dependency.split('>')[0]} {metadata.version(dependency.split('>')[0])} (needs" in said
 
 
 def test_the_pairs_it_expects_are_those_of_the_sample():
-    root = check_environment.ROOT / "data/sample"
+    root = check.ROOT / "data/sample"
     sides = {"train": "train", "vals": "val", "test": "test"}
     counts = {
         folder: sum(len(kitti.find_pairs(drive)) for drive in kitti.select_drives(root, side).values())
         for folder, side in sides.items()
     }
-    assert counts == check_environment.SAMPLE_PAIRS
+    assert counts == check.SAMPLE_PAIRS
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_the_pairs_it_expects_are_those_of_the_sample():
 )
 def test_versions_are_compared_as_numbers(installed, text, version, state):
     installed({"torch": version})
-    finding = check_environment.requirement(text)
+    finding = check.requirement(text)
     assert finding.state == state
     assert f"torch {version}" in finding.what
     assert bool(finding.remedy) == (state != "ok")
@@ -79,7 +80,7 @@ def test_versions_are_compared_as_numbers(installed, text, version, state):
 
 def test_missing_packages_are_named_with_a_remedy_and_fail_the_check(installed, capsys):
     installed({"torch": "1.13.0", "torchvision": "0.20"})
-    assert check_environment.main() == 1
+    assert check.main() == 1
     said = capsys.readouterr().out
     assert "MISSING  torch 1.13.0 (needs >=2.4) -> make setup" in said
     assert "MISSING  ipywidgets is not installed (needs >=8) -> make setup" in said
@@ -91,22 +92,22 @@ def test_builds_that_do_not_fit_each_other_are_missing(monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist\nand more")
 
-    monkeypatch.setattr(check_environment, "import_module", broken)
-    last = check_environment.packages()[-1]
+    monkeypatch.setattr(check, "import_module", broken)
+    last = check.packages()[-1]
     assert last.state == "MISSING"
     assert last.what == "torch and torchvision do not load: operator torchvision::nms does not exist"
 
 
 def test_optional_packages_are_notes_only(installed):
     installed({})
-    findings = check_environment.extras()
+    findings = check.extras()
     assert {finding.state for finding in findings} == {"note"}
     assert any("[render]" in finding.remedy for finding in findings)
 
 
 def test_an_old_python_is_said_before_all_else(monkeypatch, capsys):
-    monkeypatch.setattr(check_environment, "PYTHON", (99, 0))
-    assert check_environment.main() == 1
+    monkeypatch.setattr(check, "PYTHON", (99, 0))
+    assert check.main() == 1
     said = capsys.readouterr().out
     assert "needs 99.0 or newer" in said and "make setup PYTHON=python99.0" in said
     assert "Packages" not in said
@@ -132,9 +133,9 @@ def pointer(path):
     ],
 )
 def test_a_broken_sample_is_found(copy, damage, words):
-    assert check_environment.sample().state == "ok"
+    assert check.sample().state == "ok"
     damage(copy / "data/sample")
-    finding = check_environment.sample()
+    finding = check.sample()
     assert finding.state == "MISSING" and words in finding.what
     assert "git checkout" in finding.remedy
 
@@ -149,34 +150,34 @@ def test_a_broken_sample_is_found(copy, damage, words):
     ],
 )
 def test_broken_weights_are_found(copy, damage, words):
-    assert check_environment.weights().state == "ok"
+    assert check.weights().state == "ok"
     damage(copy / "models/unet_sample.safetensors")
-    finding = check_environment.weights()
+    finding = check.weights()
     assert finding.state == "MISSING" and words in finding.what
     assert "unet_sample.safetensors" in finding.what
 
 
 def test_the_card_belongs_to_the_weights(copy):
     (copy / "models/unet_sample.json").unlink()
-    assert "unet_sample.json" in check_environment.weights().what
+    assert "unet_sample.json" in check.weights().what
 
 
 def test_an_output_folder_that_cannot_be_written_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_environment, "ROOT", tmp_path)
-    assert check_environment.output_folder().state == "ok"
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    assert check.output_folder().state == "ok"
     assert list((tmp_path / "output").iterdir()) == []  # nothing stays
     (tmp_path / "output").rmdir()
     (tmp_path / "output").write_text("a file in its place")
-    assert check_environment.output_folder().state == "MISSING"
+    assert check.output_folder().state == "MISSING"
 
 
 def test_a_full_disk_is_missing_and_little_memory_a_note(monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(check_environment.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**8))
-    assert check_environment.disk().state == "MISSING"
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda _: usage(10**12, 10**12, 10**8))
+    assert check.disk().state == "MISSING"
     state = SimpleNamespace(total=4e9, available=0.5e9)
-    monkeypatch.setattr(check_environment, "import_module", lambda _: SimpleNamespace(virtual_memory=lambda: state))
-    finding = check_environment.memory()
+    monkeypatch.setattr(check, "import_module", lambda _: SimpleNamespace(virtual_memory=lambda: state))
+    finding = check.memory()
     assert (finding.state, bool(finding.remedy)) == ("note", True)
     assert "4.0 GB, 0.5 GB of it free" in finding.what
 
@@ -192,20 +193,20 @@ def fake_torch(available):
 
 
 def test_the_device_is_the_gpu_that_torch_sees(monkeypatch):
-    monkeypatch.setattr(check_environment, "import_module", lambda _: fake_torch(True))
-    assert check_environment.device().what.startswith("GPU: a GPU, 24.0 GB; CPU with ")
-    monkeypatch.setattr(check_environment, "import_module", lambda _: fake_torch(False))
-    monkeypatch.setattr(check_environment.shutil, "which", lambda _: None)
-    assert check_environment.device().state == "ok" and "no GPU" in check_environment.device().what
-    monkeypatch.setattr(check_environment.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert "torch sees no GPU" in check_environment.device().what and check_environment.device().remedy
+    monkeypatch.setattr(check, "import_module", lambda _: fake_torch(True))
+    assert check.device().what.startswith("GPU: a GPU, 24.0 GB; CPU with ")
+    monkeypatch.setattr(check, "import_module", lambda _: fake_torch(False))
+    monkeypatch.setattr(check.shutil, "which", lambda _: None)
+    assert check.device().state == "ok" and "no GPU" in check.device().what
+    monkeypatch.setattr(check.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert "torch sees no GPU" in check.device().what and check.device().remedy
 
 
 def test_sliders_need_the_extensions_file_and_chromium_is_optional(monkeypatch):
-    monkeypatch.setattr(check_environment.metadata, "files", lambda _: [])
-    assert check_environment.sliders().state == "MISSING"
-    monkeypatch.setattr(check_environment.shutil, "which", lambda _: None)
-    assert check_environment.browser().state == "note"
+    monkeypatch.setattr(check.metadata, "files", lambda _: [])
+    assert check.sliders().state == "MISSING"
+    monkeypatch.setattr(check.shutil, "which", lambda _: None)
+    assert check.browser().state == "note"
 
 
 def test_a_finding_is_one_line():
@@ -215,9 +216,9 @@ def test_a_finding_is_one_line():
 
 def test_it_runs_where_no_package_is_installed():
     """-S leaves out site-packages: Python's own library and nothing else."""
-    command = [sys.executable, "-S", "-m", "monodepth_lib.check_environment"]
-    done = subprocess.run(command, cwd=check_environment.ROOT, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-S", "-m", "monodepth_lib.commands.check"]
+    done = subprocess.run(command, cwd=check.ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stderr
     assert "MISSING  torch is not installed" in done.stdout
-    assert f"data/sample: {sum(check_environment.SAMPLE_PAIRS.values())} pairs" in done.stdout
+    assert f"data/sample: {sum(check.SAMPLE_PAIRS.values())} pairs" in done.stdout
     assert done.stderr == ""

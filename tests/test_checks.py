@@ -10,9 +10,10 @@ import nbformat
 import pytest
 import torch
 
-from monodepth_lib import batch, checks, losses, testing
+from monodepth_lib import checks, losses, testing
+from monodepth_lib.commands import run
 
-PATHS = [batch.notebook_path(name) for name in batch.NOTEBOOKS]
+PATHS = [run.notebook_path(name) for name in run.NOTEBOOKS]
 
 
 def exercise_cells(path: Path) -> dict[str, str]:
@@ -327,8 +328,8 @@ def with_unknown(points, camera_height):
 
 
 WRONG["7.1"] = [
-    (lambda z, metres, low, high: metres / z / (high - low), "low end"),
-    (lambda z, metres, low, high: metres / z, "on the way from low to high"),
+    (lambda z, focal_baseline, low, high: focal_baseline / z / (high - low), "low end"),
+    (lambda z, focal_baseline, low, high: focal_baseline / z, "on the way from low to high"),
 ]
 WRONG["7.2"] = [
     (lambda clip: (clip[1:] - clip[:-1]).mean(dim=(1, 2)), "absolute value"),

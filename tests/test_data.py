@@ -12,11 +12,11 @@ from synthetic import make_drive, make_stereo_2015, shifted_pair, to_picture
 
 from monodepth_lib import data, kitti
 from monodepth_lib.data import (
+    match_blocks,
     pick_device,
     prepare_cache,
     prepare_dataloader,
     read_picture,
-    row_search,
     set_epoch,
     to_device,
 )
@@ -179,12 +179,12 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
 def test_row_search_finds_the_shift_and_the_row(down):
     left, right = (view[0] for view in shifted_pair(24, 96, 7))
     right = right.roll(down, dims=1)  # a right camera that looks `down` rows higher
-    least, shift = row_search(left, right, down, furthest=12)
+    least, shift = match_blocks(left, right, down, furthest=12)
     inner = slice(8, -8), slice(24, -8)
     assert least.shape == shift.shape == (24, 96)
     assert (shift[inner] == 7).all()
     assert least[inner].max() < 1e-5
-    assert row_search(left, right, down + 2, furthest=12)[0][inner].mean() > 0.01
+    assert match_blocks(left, right, down + 2, furthest=12)[0][inner].mean() > 0.01
 
 
 # --- pictures prepared once ---

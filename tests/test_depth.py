@@ -17,7 +17,7 @@ from monodepth_lib.depth import (
     mean_inverse_depth,
     metrics,
     metrics_by_distance,
-    nearest_known,
+    nearest_valid,
     resize_map,
 )
 
@@ -44,11 +44,11 @@ def test_zero_disparity_is_far_but_finite():
 
 
 @given(st.lists(st.floats(1e-4, 0.3), min_size=2, max_size=20), st.floats(0.1, 1.0))
-def test_depth_falls_with_disparity_and_turns_back_into_it(values, metres):
+def test_depth_falls_with_disparity_and_turns_back_into_it(values, focal_baseline):
     disparity = torch.tensor(values, dtype=torch.float64).sort().values
-    depth = disparity_to_depth(disparity, metres)
+    depth = disparity_to_depth(disparity, focal_baseline)
     assert (depth.diff() <= 0).all()
-    assert torch.allclose(disparity_to_depth(depth, metres), disparity, rtol=1e-9)
+    assert torch.allclose(disparity_to_depth(depth, focal_baseline), disparity, rtol=1e-9)
 
 
 def test_resizing_keeps_a_disparitys_value_and_any_leading_shape():
@@ -96,7 +96,7 @@ def counted_pixels(depth, truth, crop="none", cap=80.0):
                 yield depth[y][x], truth[y][x]
 
 
-def reference(depth, truth, metres, cap=80.0, crop="none", median_scaling=False, low=0.0, high=math.inf):
+def reference(depth, truth, focal_baseline, cap=80.0, crop="none", median_scaling=False, low=0.0, high=math.inf):
     """The definitions once more, pixel by pixel."""
     pixels = list(counted_pixels(depth, truth, crop, cap))
     ratio = 1.0
@@ -109,8 +109,8 @@ def reference(depth, truth, metres, cap=80.0, crop="none", median_scaling=False,
         z = unscaled * ratio
         p = min(max(z, 1e-3), cap)
         off = max(p / gt, gt / p)
-        gt_px = metres * truth.shape[1] / gt
-        wrong = abs(metres * truth.shape[1] / max(z, 1e-3) - gt_px)
+        gt_px = focal_baseline * truth.shape[1] / gt
+        wrong = abs(focal_baseline * truth.shape[1] / max(z, 1e-3) - gt_px)
         d1_all = wrong >= 3 and wrong >= 0.05 * gt_px
         log = math.log(p) - math.log(gt)
         hits = [off < 1.25**power for power in (1, 2, 3)]
@@ -144,7 +144,7 @@ def test_metrics_agree_with_a_plain_loop(seed, cap, crop, median_scaling):
 )
 def test_metrics_are_perfect_on_equal_maps_and_agree_with_the_loop_on_others(truth, depth):
     truth_map, depth_map = maps(truth), maps(depth[: len(truth)])
-    assert metrics(truth_map, truth_map, METRES) == {name: float(name in ("d1", "d2", "d3")) for name in METRICS}
+    assert metrics(truth_map, truth_map, METRES) == {name: float(name in ("a1", "a2", "a3")) for name in METRICS}
     assert metrics(depth_map, truth_map, METRES) == pytest.approx(reference(depth_map, truth_map, METRES), abs=1e-9)
 
 
@@ -154,9 +154,9 @@ def test_metrics_by_hand():
     assert values["sq_rel"] == pytest.approx((4 / 10 + 100 / 20 + 0) / 3)
     assert values["rmse"] == pytest.approx(math.sqrt((4 + 100) / 3))
     assert values["rmse_log"] == pytest.approx(math.sqrt((math.log(1.2) ** 2 + math.log(2) ** 2) / 3))
-    assert (values["d1"], values["d2"], values["d3"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    assert metrics(maps([15, 18]), maps([10, 10]), METRES)["d2"] == 0.5  # 1.5 < 1.5625 < 1.8 < 1.953
-    assert metrics(maps([15, 18]), maps([10, 10]), METRES)["d3"] == 1
+    assert (values["a1"], values["a2"], values["a3"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert metrics(maps([15, 18]), maps([10, 10]), METRES)["a2"] == 0.5  # 1.5 < 1.5625 < 1.8 < 1.953
+    assert metrics(maps([15, 18]), maps([10, 10]), METRES)["a3"] == 1
 
 
 # a picture 100 px wide with f·B = 100 px·m: truth 1 m = 100 px, 10 m = 10 px, 2 m = 50 px
@@ -176,13 +176,15 @@ def test_d1_needs_three_pixels_and_five_percent(truth_px, error_px, bad):
     truth = torch.zeros(1, 100)
     truth[0, 0] = 100 / truth_px
     depth = torch.full((1, 100), 100 / (truth_px + error_px))
-    assert metrics(depth, truth, metres=1.0)["d1_all"] == float(bad)
+    assert metrics(depth, truth, focal_baseline=1.0)["d1_all"] == float(bad)
 
 
 def test_d1_counts_pixels_of_the_truths_own_width():
     truth, depth = torch.full((1, 100), 10.0), torch.full((1, 100), 10 / 1.25)  # at 100 px: 10 px against 12.5
-    assert metrics(depth, truth, metres=1.0)["d1_all"] == 0
-    assert metrics(depth.repeat(1, 2), truth.repeat(1, 2), metres=1.0)["d1_all"] == 1  # at 200 px: 20 against 25
+    assert metrics(depth, truth, focal_baseline=1.0)["d1_all"] == 0
+    assert (
+        metrics(depth.repeat(1, 2), truth.repeat(1, 2), focal_baseline=1.0)["d1_all"] == 1
+    )  # at 200 px: 20 against 25
 
 
 def test_what_lies_outside_the_crop_does_not_count():
@@ -269,7 +271,7 @@ def test_the_prediction_is_clamped_to_the_cap_but_not_for_d1():
     values = metrics(maps([1e6]), maps([40]), METRES)
     assert values["abs_rel"] == pytest.approx(1)
     truth, depth = torch.full((1, 1000), 79.0), torch.full((1, 1000), 1e6)
-    assert metrics(depth, truth, metres=0.4)["d1_all"] == 1  # 5 px of truth against 0, not against the cap's
+    assert metrics(depth, truth, focal_baseline=0.4)["d1_all"] == 1  # 5 px of truth against 0, not against the cap's
     assert math.isfinite(metrics(maps([0.0]), maps([40]), METRES)["rmse_log"])
 
 
@@ -299,6 +301,6 @@ def test_unknown_places_take_their_rows_mean_and_rows_without_any_the_mean_of_al
 def test_the_nearest_known_pixel():
     values = torch.zeros(5, 8)
     values[1, 6], values[4, 2] = 7.0, 3.0
-    assert nearest_known(values, 2, 5) == (1, 6)
-    assert nearest_known(values, 4, 3) == (4, 2)
-    assert nearest_known(values + 1, 2, 5) == (2, 5)  # known everywhere: the one asked for
+    assert nearest_valid(values, 2, 5) == (1, 6)
+    assert nearest_valid(values, 4, 3) == (4, 2)
+    assert nearest_valid(values + 1, 2, 5) == (2, 5)  # known everywhere: the one asked for

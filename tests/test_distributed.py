@@ -13,7 +13,7 @@ from test_training import SIZE
 from torch import nn
 
 from monodepth_lib import checkpoints, processes, training
-from monodepth_lib.checkpoints import Mean, read_history
+from monodepth_lib.checkpoints import AverageMeter, read_history
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.networks import get_model
 from monodepth_lib.processes import share_model
@@ -148,7 +148,7 @@ def test_batch_normalisation_is_over_all_processes_on_gpus(monkeypatch):
 
 
 def test_on_the_cpu_batch_normalisation_stays_as_it_is(group):
-    model = get_model("unet", width=1)
+    model = get_model("unet", base_channels=1)
     shared = share_model(model, torch.device("cpu"))
     assert kinds(shared) == {nn.BatchNorm2d}
     assert shared.module is model
@@ -157,7 +157,7 @@ def test_on_the_cpu_batch_normalisation_stays_as_it_is(group):
 def test_the_mean_is_over_all_pairs_of_all_processes(monkeypatch):
     """The second process has one pair where the first has eight, the third had no batch at all."""
     monkeypatch.setattr(checkpoints, "gather", lambda own: [own, (1, {"loss": 10.0}), (0, {})])
-    mean = Mean()
+    mean = AverageMeter()
     mean.add({"loss": torch.tensor(1.0)}, 8)
     assert mean.read() == {"loss": pytest.approx(2.0)}
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from monodepth_lib import download as module
-from monodepth_lib.download import PARTS, Archive, Server, archives_of, download, main, named_drives
+from monodepth_lib.commands import download as module
+from monodepth_lib.commands.download import PARTS, Archive, Server, archives_of, download, main, named_drives
 from monodepth_lib.files import project_root
 from monodepth_lib.kitti import SPLITS, calibration, find_drives, find_pairs
 
@@ -415,7 +415,7 @@ def test_a_drive_the_server_lacks_does_not_stop_the_others(server, tmp_path, cap
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
 def test_a_stopped_fetch_goes_on(server, get, tmp_path, number):
     server.faults = ["stall"]
-    command = [sys.executable, "-m", "monodepth_lib.download", DRIVE, "--to", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "monodepth_lib.commands.download", DRIVE, "--to", str(tmp_path / "data")]
     # a shell's background job ignores Ctrl-C, and so would what it starts
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([*command, "--base-url", server.url], stderr=subprocess.PIPE, text=True)

@@ -20,11 +20,11 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # experiments/ is a folder of the project, not part of the installed package
 
-from experiments import __main__ as command  # noqa: E402
-from experiments import long, report, run, sweep  # noqa: E402
-from experiments import recipe as recipes  # noqa: E402
-from experiments.recipe import Recipe, RecipeLoss, make_model  # noqa: E402
 from monodepth_lib import depth, files, kitti, losses, networks, testing, training  # noqa: E402
+from research.experiments import __main__ as command  # noqa: E402
+from research.experiments import long, report, run, sweep  # noqa: E402
+from research.experiments import recipe as recipes  # noqa: E402
+from research.experiments.recipe import Recipe, RecipeLoss, make_model  # noqa: E402
 
 TINY = Recipe(width=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(
@@ -210,7 +210,7 @@ class TestMasks:
     def test_masked_pixels_do_not_count(self):
         _, left, right = random_maps(count=2)
         seen = (torch.rand(2, 1, 32, 96) < 0.5).float()
-        cost = losses.pixel_cost(left, right)
+        cost = losses.photometric_error(left, right)
         slow = [float(cost[n, 0, y, x]) for n in range(2) for y in range(32) for x in range(96) if seen[n, 0, y, x]]
         assert float(recipes.masked_appearance(left, right, seen, 0.85)) == pytest.approx(np.mean(slow), rel=1e-5)
         assert float(recipes.masked_appearance(left, right, torch.zeros_like(seen), 0.85)) == 0
@@ -284,7 +284,7 @@ class TestNetwork:
             images = torch.rand(2, 3, 32, 96)
             before = model.eval()(images)
             plain = recipes.without_head_batch_norm(model)
-            fresh = networks.get_model("unet", width=2).eval()
+            fresh = networks.get_model("unet", base_channels=2).eval()
             fresh.load_state_dict(plain.state_dict())
             for a, b in zip(before, fresh(images), strict=True):
                 assert float(a.std()) > 1e-5 and torch.allclose(a, b, atol=1e-7)
@@ -726,7 +726,7 @@ class TestSweepFile:
         assert all(row.differs for row in rows.values() if row.name != "base")
         assert len({row.recipe for row in rows.values()}) == len(rows)
         for network, width in {(row.recipe.network, row.recipe.width) for row in rows.values()}:
-            maps = networks.get_model(network, width=width).eval()(torch.rand(1, 3, 64, 96))
+            maps = networks.get_model(network, base_channels=width).eval()(torch.rand(1, 3, 64, 96))
             assert [tuple(both.shape[-2:]) for both in maps] == [(64, 96), (32, 48), (16, 24), (8, 12)], network
 
 
@@ -858,7 +858,7 @@ class TestReport:
                 return f"{sum(values) / len(values):.3f}{half}"
 
             assert row[5].startswith(figure("val_loss") + " (")
-            for place, key in enumerate(("abs_rel", "rmse", "d1", "d1_all")):
+            for place, key in enumerate(("abs_rel", "rmse", "a1", "d1_all")):
                 assert row[6 + place] == f"{figure('pp', key)}<br>{figure('plain', key)}"
             assert row[2] == "10" and row[4] == "4.9" and row[10] == "0.070"
         assert [cells[name][5].split("(")[1] for name in ("cheat", "better", "worse")] == ["1)", "2)", "6)"]
@@ -949,7 +949,7 @@ class TestPage:
         found = json.loads((trained[1] / "stereo_2015/metrics.json").read_text())
         mean, spread = found["means"][0], found["standard_deviations"][0]
         assert cells[1][8:] == [f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in ("abs_rel", "d1_all")]
-        assert f"`python -m experiments page {trained[0]}" in text and "![loss" in text
+        assert f"`python -m research.experiments page {trained[0]}" in text and "![loss" in text
         assert page.with_suffix(".png").stat().st_size > 5000
 
     def test_the_loss_is_of_training_pairs_like_those_of_vals(self, data_dir, tmp_path, trained, monkeypatch):

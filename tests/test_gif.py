@@ -92,7 +92,7 @@ def test_flicker_by_hand():
 def test_the_legend_is_drawn_below_and_the_frame_above_is_as_without():
     picture, disparity = Image.new("RGB", (100, 40), "red"), np.full((8, 25), 0.05)
     plain = gif.side_by_side(picture, disparity, (0, 0.1), width=50)
-    legend = gif.side_by_side(picture, disparity, (0, 0.1), width=50, metres=0.3)
+    legend = gif.side_by_side(picture, disparity, (0, 0.1), width=50, focal_baseline=0.3)
     assert legend.width == plain.width and legend.height > plain.height
     assert np.array_equal(np.asarray(legend)[: plain.height], np.asarray(plain))
 

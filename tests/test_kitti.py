@@ -347,7 +347,7 @@ def test_calibration_of_both_camera_pairs(tmp_path):
     assert (colour.focal_px, colour.width) == (721.5377, 1242)
     assert colour.baseline_m == pytest.approx(0.53)
     assert grey.baseline_m == pytest.approx(0.54)
-    assert colour.metres == pytest.approx(721.5377 * 0.53 / 1242)
+    assert colour.focal_baseline == pytest.approx(721.5377 * 0.53 / 1242)
     assert colour.centre_px == (609.5593, 172.854)
 
 
@@ -365,10 +365,10 @@ def test_calibration_file_is_found_beside_or_above_the_drive(tmp_path, place):
 @pytest.mark.parametrize(
     "width, metres", [(1242, 0.30949), (1224, 0.31035), (1238, 0.30761), (1226, 0.31023), (1241, 0.30836)]
 )
-def test_calibration_falls_back_to_the_table_and_says_so(tmp_path, width, metres):
+def test_calibration_falls_back_to_the_table_and_says_so(tmp_path, width, focal_baseline):
     with pytest.warns(UserWarning, match=f"drive_0001_sync.*{width} px"):
         camera = kitti.calibration(tmp_path / "2020_01_01_drive_0001_sync", width)
-    assert camera.metres == pytest.approx(metres, abs=1e-5)
+    assert camera.focal_baseline == pytest.approx(focal_baseline, abs=1e-5)
 
 
 def test_a_width_that_kitti_does_not_have_is_named(tmp_path):
@@ -680,7 +680,7 @@ def test_true_depth_from_a_disparity_file_is_focal_times_baseline_over_disparity
 
 
 def test_true_depth_of_a_depth_file_is_its_metres(tmp_path):
-    pair = kitti.find_pairs(make_drive(tmp_path / "drive", [0], truth=True, metres=0.3, shift=4))[0]
+    pair = kitti.find_pairs(make_drive(tmp_path / "drive", [0], truth=True, focal_baseline=0.3, shift=4))[0]
     assert kitti.read_truth(pair, kitti.Calibration(1.0, 1.0, 1, "")) == pytest.approx(0.3 * 96 / 4, abs=1 / 256)
 
 
@@ -737,7 +737,7 @@ def test_the_camera_file_is_found_in_the_drive_or_above(tmp_path, place):
         warnings.simplefilter("error")
         camera = kitti.calibration(tmp_path / "mine/train/street", 1280)
     assert camera == kitti.Calibration(500.0, 0.12, 640, str(path.resolve()), (322.5, 240.0))
-    assert camera.metres == pytest.approx(500 * 0.12 / 640)  # whatever the pictures' width
+    assert camera.focal_baseline == pytest.approx(500 * 0.12 / 640)  # whatever the pictures' width
 
 
 def test_the_nearest_calibration_counts(tmp_path):

@@ -11,7 +11,7 @@ from monodepth_lib.losses import (
     MonodepthLoss,
     appearance_loss,
     consistency_loss,
-    pixel_cost,
+    photometric_error,
     pyramid,
     smoothness_loss,
     ssim,
@@ -244,8 +244,10 @@ def test_right_disparity_matters_too():
 
 def test_pixel_cost_is_what_the_appearance_term_averages():
     a, b = texture(16, 32, 1), texture(16, 32, 2)
-    cost = pixel_cost(a, b)
+    cost = photometric_error(a, b)
     assert cost.shape == (1, 1, 16, 32)
-    assert torch.allclose(pixel_cost(a, b, ssim_weight=0.0).mean(), appearance_loss(a, b, ssim_weight=0.0), atol=1e-6)
-    inner = pixel_cost(a, b, ssim_weight=1.0)[..., 1:-1, 1:-1]  # where SSIM's window fits
+    assert torch.allclose(
+        photometric_error(a, b, ssim_weight=0.0).mean(), appearance_loss(a, b, ssim_weight=0.0), atol=1e-6
+    )
+    inner = photometric_error(a, b, ssim_weight=1.0)[..., 1:-1, 1:-1]  # where SSIM's window fits
     assert torch.allclose(inner.mean(), appearance_loss(a, b, ssim_weight=1.0), atol=1e-6)

@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 from synthetic import shifted_pair, to_picture, write_calibration, write_uint16
 
-from monodepth_lib import data, depth, networks, predict, testing
+from monodepth_lib import data, depth, networks, testing
+from monodepth_lib.commands import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from experiments import run  # noqa: E402
 from experiments.recipe import Recipe  # noqa: E402
+
 from tools import make_model  # noqa: E402
 
 SAMPLE = ROOT / "data/sample"
@@ -121,7 +123,7 @@ def test_float32_where_float16_would_move_a_metric(monkeypatch, tmp_path):
     """`store` measures before and after, and keeps what does not move."""
     monkeypatch.setattr(make_model, "MODELS", tmp_path)
     trained, moves = tmp_path / "trained.safetensors", {"float16": 1.02}
-    networks.save_model(networks.get_model("unet", width=2), trained, (32, 96))
+    networks.save_model(networks.get_model("unet", base_channels=2), trained, (32, 96))
 
     def measure(weights, folder):
         with safetensors.safe_open(tmp_path / f"{Path(weights).stem}.safetensors", framework="pt") as file:

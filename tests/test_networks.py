@@ -31,7 +31,7 @@ def scales(height, width):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_gives_four_scales_starts_at_003_and_takes_odd_sizes(name):
-    model = get_model(name, width=8).train()  # normalised over the batch: a fresh network has no statistics yet
+    model = get_model(name, base_channels=8).train()  # normalised over the batch: a fresh network has no statistics yet
     for size in ((64, 128), (37, 53)):
         with torch.no_grad():
             maps = model(texture(*size).repeat(2, 1, 1, 1))
@@ -43,7 +43,7 @@ def test_every_network_gives_four_scales_starts_at_003_and_takes_odd_sizes(name)
 
 @pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet18"])
 def test_every_parameter_learns_and_the_start_holds_in_training(name):
-    model = get_model(name, width=4).train()
+    model = get_model(name, base_channels=4).train()
     maps = model(texture(64, 128).repeat(2, 1, 1, 1))
     assert all(m.mean().item() == pytest.approx(0.03, abs=0.01) for m in maps)
     sum(m.sum() for m in maps).backward()
@@ -51,7 +51,7 @@ def test_every_parameter_learns_and_the_start_holds_in_training(name):
 
 
 def test_each_level_refines_the_coarser_disparity():
-    model = get_model("unet", width=4).eval()
+    model = get_model("unet", base_channels=4).eval()
     model(texture(32, 96))[0].sum().backward()
     assert all(head.conv.bias.grad.abs().sum() > 0 for head in model.decoder.heads)
 
@@ -76,12 +76,12 @@ def test_an_up_block_is_upsampling_then_convolution_and_so_are_its_gradients(sha
 @pytest.mark.parametrize("start", [0.01, 0.15, 0.25])
 def test_start_disparity_is_what_a_fresh_model_says(start):
     with torch.no_grad():
-        maps = get_model("unet", width=4, start_disparity=start).eval()(texture(32, 96))
+        maps = get_model("unet", base_channels=4, start_disparity=start).eval()(texture(32, 96))
     assert maps[0].mean().item() == pytest.approx(start, rel=0.1)
 
 
 def test_both_channels_can_differ_and_follow_the_picture():
-    model = get_model("unet", width=4).train()
+    model = get_model("unet", base_channels=4).train()
     map_ = model(texture(32, 96))[0]
     assert not torch.allclose(map_[:, 0], map_[:, 1], atol=1e-4)
     assert map_.std() > 1e-4
@@ -94,7 +94,7 @@ def test_a_grey_model_sees_a_colour_picture_as_its_grey_version(name):
     with torch.no_grad():
         for blind, equal in ((True, True), (False, False)):
             torch.manual_seed(0)
-            model = get_model(name, width=4, grey=blind).train()  # normalised over the batch, so that it shows
+            model = get_model(name, base_channels=4, grey=blind).train()  # normalised over the batch, so that it shows
             assert torch.allclose(model(colour)[0], model(grey)[0], atol=1e-5) is equal
 
 
@@ -106,7 +106,7 @@ def test_parameter_count_of_the_papers_networks(name, millions):
 
 
 def test_width_scales_the_unet():
-    counts = [count_parameters(get_model("unet", width=width)) for width in (4, 8)]
+    counts = [count_parameters(get_model("unet", base_channels=width)) for width in (4, 8)]
     assert counts[1] == pytest.approx(4 * counts[0], rel=0.05)
 
 
@@ -314,7 +314,7 @@ def test_the_networks_the_readme_promises_are_there():
 @pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet50_md", "resnet18"])
 def test_a_copy_for_prediction_answers_the_same_and_leaves_the_model_alone(name):
     torch.manual_seed(0)
-    model = get_model(name, width=4).train()
+    model = get_model(name, base_channels=4).train()
     images = torch.rand(2, 3, 64, 128).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         model(images)  # its running averages are not those of a fresh one

@@ -15,10 +15,11 @@ import pytest
 from nbconvert.filters import markdown2html
 from PIL import Image
 
-from monodepth_lib import batch, kitti
+from monodepth_lib import kitti
+from monodepth_lib.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
-PATHS = [batch.notebook_path(name) for name in batch.NOTEBOOKS]
+PATHS = [run.notebook_path(name) for name in run.NOTEBOOKS]
 SETTINGS = {"data_dir", "cameras", "profile", "seed"}
 
 
@@ -91,14 +92,14 @@ class TestStored:
             names.add(statement.targets[0].id)
         assert names >= SETTINGS
         assert all("#" in line for line in cells[0].source.splitlines()), "each parameter is explained"
-        assert set(batch.declared_parameters(path)) == names, "papermill sees every parameter"
+        assert set(run.declared_parameters(path)) == names, "papermill sees every parameter"
 
 
 def run_all(tmp_path: Path, **parameters) -> Path:
     """All seven, headless, as `make run` does it; returns the folder of their results."""
     output = tmp_path / "run"
-    batch.run_all({"profile": "tiny", **parameters}, output)
-    for name in batch.NOTEBOOKS:
+    run.run_all({"profile": "tiny", **parameters}, output)
+    for name in run.NOTEBOOKS:
         counts = [c.execution_count for c in read(output / f"{name}.ipynb").cells if c.cell_type == "code"]
         assert None not in counts
     return output
@@ -179,8 +180,8 @@ def test_all_seven_on_raw_drives(tmp_path):
 def test_what_looks_at_training_pairs_takes_the_few_pixels_of_a_laser(tmp_path):
     drives = "2011_09_26_drive_0048_sync,2011_10_03_drive_0034_sync"  # with scans, and without
     others = {"val_drives": "none", "test_drives": "none", "data_dir": f"{REAL}/raw", "profile": "tiny"}
-    batch.run_all({"train_drives": drives, **others}, tmp_path, batch.NOTEBOOKS[:4])
-    first, second = (read(tmp_path / f"{name}.ipynb") for name in batch.NOTEBOOKS[:2])
+    run.run_all({"train_drives": drives, **others}, tmp_path, run.NOTEBOOKS[:4])
+    first, second = (read(tmp_path / f"{name}.ipynb") for name in run.NOTEBOOKS[:2])
     said = "".join(
         out.get("text", "") for nb in (first, second) for cell in nb.cells for out in cell.get("outputs", [])
     )

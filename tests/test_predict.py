@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from synthetic import texture, to_picture
 from torchvision.transforms.functional import to_tensor
 
-from monodepth_lib import data, depth, gif, kitti, networks, plots, predict, testing
+from monodepth_lib import data, depth, gif, kitti, networks, plots, testing
+from monodepth_lib.commands import predict
 from monodepth_lib.transforms import image_transforms
 
 SIZE = (32, 96)
@@ -23,7 +24,7 @@ SIZE = (32, 96)
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = networks.get_model("unet", width=4).eval()
+    model = networks.get_model("unet", base_channels=4).eval()
     for head in model.decoder.heads:  # a fresh model answers nearly the same everywhere: make it vary
         torch.nn.init.normal_(head.conv.weight, std=2.0)
     model.size = SIZE
@@ -172,7 +173,7 @@ def test_a_camera_file_gives_the_same_depth_at_any_width(run, tmp_path):
 
 def test_depth_beyond_16_bits_says_the_most_and_never_unknown(tmp_path):
     disparity = torch.tensor([[1e-7, 1e-4, 0.3]])
-    assert predict.write_picture(Image.new("RGB", (3, 1)), disparity, tmp_path / "p", metres=0.0003) is None
+    assert predict.write_picture(Image.new("RGB", (3, 1)), disparity, tmp_path / "p", focal_baseline=0.0003) is None
     stored = kitti.read_uint16(tmp_path / "p_depth.png")[0] * 256
     assert stored.tolist() == [65535, 768, 1]
 
@@ -204,7 +205,7 @@ def test_for_notebooks_one_function_takes_a_picture_or_its_path(model, tmp_path)
     small = predict.predict_picture(model, image, size=(64, 64))
     assert small.shape == (40, 100) and abs(small - got).max() > 1e-4
     with pytest.raises(ValueError, match="give size"):
-        predict.predict_picture(networks.get_model("unet", width=2), image)
+        predict.predict_picture(networks.get_model("unet", base_channels=2), image)
     with pytest.raises(ValueError, match=r"nothing\.png"):
         predict.predict_picture(model, tmp_path / "nothing.png")
 

@@ -111,7 +111,7 @@ def test_the_right_view_moved_by_the_scans_disparity_is_the_left_one(scanned):
     for pair in scanned:
         truth, camera = testing.read_pair_truth(pair, "colour")
         known = (truth > 4) & (truth < 40)
-        d = torch.where(known, camera.metres / truth.clamp(min=1e-3), 0.0)[None, None]
+        d = torch.where(known, camera.focal_baseline / truth.clamp(min=1e-3), 0.0)[None, None]
         left, right = (
             torch.from_numpy(np.asarray(Image.open(path).convert("L"), dtype=np.float32))[None, None] / 255
             for path in (pair.left, pair.right)
@@ -159,7 +159,7 @@ def test_sign_of_real_disparity(root, folder, cameras):
     for pair in pairs:
         truth, camera = testing.read_pair_truth(pair, cameras)
         known = truth > 0
-        d = torch.where(known, camera.metres / truth.clamp(min=1e-3), 0.0)[None, None]
+        d = torch.where(known, camera.focal_baseline / truth.clamp(min=1e-3), 0.0)[None, None]
         left, right = (
             torch.from_numpy(np.asarray(Image.open(path).convert("L"), dtype=np.float32))[None, None] / 255
             for path in (pair.left, pair.right)
@@ -172,7 +172,7 @@ def test_sign_of_real_disparity(root, folder, cameras):
 def test_true_disparity_scores_perfectly_and_half_of_it_does_not(root):
     pairs = kitti.find_pairs(root / "stereo_2015")[:2]
     truths = [testing.read_pair_truth(pair, "colour") for pair in pairs]
-    disparities = [torch.where(t > 0, c.metres / t.clamp(min=1e-3), 0.0) for t, c in truths]
+    disparities = [torch.where(t > 0, c.focal_baseline / t.clamp(min=1e-3), 0.0) for t, c in truths]
     perfect, half = (testing.score(pairs, [scale * d for d in disparities]) for scale in (1, 0.5))
     assert all(row["abs_rel"] < 1e-5 and row["d1_all"] == 0 for row in perfect)
     # twice the depth, of which the cap at 80 m takes some

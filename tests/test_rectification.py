@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from synthetic import street_pair, texture, to_picture
 
-from monodepth_lib import files, kitti, rectification
+from monodepth_lib import files, kitti
+from monodepth_lib.commands import rectify
 
 SIZE = (128, 400)
 
@@ -52,7 +53,7 @@ def make(root, spoil=lambda left, right: (left, right), frames=3, name="mine"):
 
 
 def faults(root, spoil, **options):
-    return rectification.check_drive(make(root, spoil, **options)).faults
+    return rectify.check_drive(make(root, spoil, **options)).faults
 
 
 # --- the search ---
@@ -68,8 +69,8 @@ def test_points_are_found_where_they_moved_to_within_a_tenth_of_a_pixel(right, d
         return F.avg_pool2d(part, 4)[0].mean(0)
 
     one, other = cut(0, 0), cut(round(4 * right), round(4 * down))
-    points = rectification.corners(one)
-    offsets, r = rectification.look_for(one, other, points)
+    points = rectify.corners(one)
+    offsets, r = rectify.look_for(one, other, points)
     inner = (points[:, 0] > 25) & (points[:, 0] < one.shape[1] - 25) & (points[:, 1] > 12) & (points[:, 1] < 60)
     assert inner.sum() > 20
     assert r[inner].min() > 0.6
@@ -77,20 +78,20 @@ def test_points_are_found_where_they_moved_to_within_a_tenth_of_a_pixel(right, d
 
 
 def test_what_moved_further_than_the_search_reaches_is_not_taken_for_found():
-    rise = round(rectification.RISE * 400)
+    rise = round(rectify.RISE * 400)
     y, x = torch.meshgrid(torch.arange(128 + 2 * rise), torch.arange(400), indexing="ij")
     tall = 0.5 + 0.25 * (torch.sin(x / 9) + torch.sin(y / 14))  # broad spots: near the right place r is large
     one, near, far = (tall[2 * rise - down :][:128] for down in (0, rise - 1, rise + 2))
     points = torch.tensor([[200, 60], [180, 64], [230, 70]])
-    assert (rectification.look_for(one, near, points)[1] > 0.9).all()
-    assert (rectification.look_for(one, far, points)[1] == 0).all()
+    assert (rectify.look_for(one, near, points)[1] > 0.9).all()
+    assert (rectify.look_for(one, far, points)[1] == 0).all()
 
 
 def test_corners_lie_where_there_is_detail_in_both_directions():
     image = torch.zeros(60, 120)
     image[:, 20:] = 0.5  # an edge: no corner along it
     image[30:, 80:] = 1.0  # a corner at column 80, row 30
-    points = rectification.corners(image)
+    points = rectify.corners(image)
     assert len(points)
     assert (points - torch.tensor([80, 30])).abs().max() <= 8
 
@@ -100,7 +101,7 @@ def test_a_course_is_not_bent_by_wrong_points():
     points = generator.uniform(-1, 1, (200, 2))
     values = 1.0 + 2.0 * points[:, 0] - 0.5 * points[:, 1]
     values[:40] = generator.uniform(5, 20, 40)
-    factors, left_over = rectification.course(points, values)
+    factors, left_over = rectify.course(points, values)
     assert factors == pytest.approx([1, 2, -0.5, 0, 0, 0], abs=0.05)
     assert np.abs(left_over[40:]).max() < 0.1
 
@@ -108,7 +109,7 @@ def test_a_course_is_not_bent_by_wrong_points():
 @pytest.mark.parametrize("seed", range(3))
 def test_next_to_nothing_is_found_in_a_picture_of_something_else(seed):
     one, other = (texture(*SIZE, seed=seed + step)[0].mean(0) for step in (0, 50))
-    found = rectification.find_points(one, other)
+    found = rectify.find_points(one, other)
     assert found.corners > 100
     assert found.share < 0.04
 
@@ -117,7 +118,7 @@ def test_next_to_nothing_is_found_in_a_picture_of_something_else(seed):
 
 
 def test_a_rectified_drive_is_well(tmp_path):
-    report = rectification.check_drive(make(tmp_path))
+    report = rectify.check_drive(make(tmp_path))
     assert report.faults == []
     assert len(report.looks) == 3
     assert report.share > 0.5
@@ -128,7 +129,7 @@ def test_a_rectified_drive_is_well(tmp_path):
 
 def test_other_brightness_contrast_and_grey_pictures_are_no_fault(tmp_path):
     dark = make(tmp_path, lambda left, right: (left, right.point(lambda v: int(v * 0.6 + 20)).convert("L")))
-    assert rectification.check_drive(dark).faults == []
+    assert rectify.check_drive(dark).faults == []
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_frames_that_are_out_of_step_are_named_with_the_better_one(tmp_path, ste
     pictures = [(drive / "right" / f"right_{number:04d}.png").read_bytes() for number in numbers]
     for frame, picture in enumerate(pictures):
         (drive / "right" / f"right_{frame:04d}.png").write_bytes(picture)
-    (fault,) = rectification.check_drive(drive).faults
+    (fault,) = rectify.check_drive(drive).faults
     assert f"fits the right one of the frame {side} better than its own" in fault
     assert "in 4 of 5 pairs" in fault
 
@@ -173,7 +174,7 @@ def test_frames_that_are_out_of_step_are_named_with_the_better_one(tmp_path, ste
 def test_one_pair_of_two_moments_among_good_ones_is_named(tmp_path):
     drive = make(tmp_path, frames=5)
     to_picture(texture(*SIZE, seed=99)).save(drive / "right/right_0002.png")
-    (fault,) = rectification.check_drive(drive).faults
+    (fault,) = rectify.check_drive(drive).faults
     assert fault.startswith("views do not fit: of mine/left_0002")
     assert "in 1 of 5 pairs" in fault
 
@@ -182,11 +183,11 @@ def test_unequal_sizes_are_named_wherever_they_are(tmp_path):
     drive = make(tmp_path, frames=4)
     path = drive / "right/right_0003.png"
     Image.open(path).resize((200, 64)).save(path)
-    report = rectification.check_drive(drive, frames=1)
+    report = rectify.check_drive(drive, frames=1)
     (fault,) = report.faults
     assert "left_0003.png is 400x128 px" in fault
     assert "right_0003.png is 200x64 px" in fault
-    assert rectification.draw(report).width > 500
+    assert rectify.draw(report).width > 500
 
 
 def test_pictures_without_detail_are_not_judged(tmp_path):
@@ -195,7 +196,7 @@ def test_pictures_without_detail_are_not_judged(tmp_path):
 
 
 def test_only_some_pairs_of_a_long_drive_are_looked_at(tmp_path):
-    report = rectification.check_drive(make(tmp_path, frames=7), frames=2)
+    report = rectify.check_drive(make(tmp_path, frames=7), frames=2)
     assert [look.pair.left.name for look in report.looks] == ["left_0002.png", "left_0004.png"]
 
 
@@ -203,7 +204,7 @@ def test_pictures_of_two_sizes_in_one_drive_are_measured_together(tmp_path):
     drive = make(tmp_path, lambda left, right: (left, moved(right, down=2)), frames=2)
     for path in drive.rglob("*_0001.png"):
         Image.open(path).resize((800, 256), Image.Resampling.BICUBIC).save(path)
-    (fault,) = rectification.check_drive(drive).faults
+    (fault,) = rectify.check_drive(drive).faults
     assert "lies 2.0 px too low" in fault  # px of the first pair
 
 
@@ -216,7 +217,7 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
     make(tmp_path / "data/train", frames=1, name="torn")
     (tmp_path / "data/train/torn/right/right_0000.png").write_bytes(b"no picture")
     output = tmp_path / "pictures"
-    assert rectification.main([str(tmp_path / "data"), "--output", str(output)]) == 1
+    assert rectify.main([str(tmp_path / "data"), "--output", str(output)]) == 1
     good, torn, bad, last = capsys.readouterr().out.splitlines()
     assert good.startswith("good: well")
     assert "right_0000.png cannot be read" in torn
@@ -225,7 +226,7 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
     assert sorted(path.name for path in output.iterdir()) == ["bad.png", "good.png"]
     with Image.open(output / "bad.png") as picture:
         assert picture.width > 800
-    assert rectification.main([str(tmp_path / "data"), "--drives", "good", "--output", str(output)]) == 0
+    assert rectify.main([str(tmp_path / "data"), "--drives", "good", "--output", str(output)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -238,13 +239,13 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
 )
 def test_command_names_what_it_cannot_do(tmp_path, capsys, folder, options, words):
     make(tmp_path / "train", frames=1)
-    assert rectification.main([str(tmp_path / folder), *options]) == 1
+    assert rectify.main([str(tmp_path / folder), *options]) == 1
     assert words in capsys.readouterr().err
 
 
 def test_the_sample_is_well():
     drive = files.project_root() / "data/sample/test/2025_01_01_drive_0202_sync"
-    assert rectification.check_drive(drive, frames=2).faults == []
+    assert rectify.check_drive(drive, frames=2).faults == []
 
 
 @pytest.mark.skipif("MONODEPTH_KITTI" not in os.environ, reason="MONODEPTH_KITTI is not set: it names KITTI pictures")
@@ -264,6 +265,6 @@ def test_kittis_pictures_are_well_until_they_are_spoilt(tmp_path, spoil, words):
             picture = Image.open(path)
             (tmp_path / side).mkdir(exist_ok=True)
             (spoil(picture) if spoil and side == "right" else picture).save(tmp_path / side / f"{path.stem}.png")
-    found = rectification.check_drive(tmp_path, frames=2).faults
+    found = rectify.check_drive(tmp_path, frames=2).faults
     assert len(found) == (words is not None)
     assert words is None or words in found[0]

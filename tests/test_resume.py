@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly 
 def noisy_model():
     """A tiny Unet whose decoder sees noise in training: its weights depend on torch's random state."""
     torch.manual_seed(0)
-    model = get_model("unet", width=1)
+    model = get_model("unet", base_channels=1)
     model.encoder.stages[0].append(nn.Dropout(0.1))
     return model
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from synthetic import write_notebook
 
-from monodepth_lib import batch, checkpoints, files, summary, sweeps
+from monodepth_lib import checkpoints, files
+from monodepth_lib.commands import run, summary, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,9 +67,9 @@ def project(tmp_path, monkeypatch):
 def sweep(project):
     """Writes a file and reads its runs."""
 
-    def read(text: str = "", name: str = "night.yaml") -> list[sweeps.Run]:
+    def read(text: str = "", name: str = "night.yaml") -> list[sweep.Run]:
         (project / name).write_text("notebooks: 05_training\n" + text)
-        return sweeps.read_sweep(project / name)
+        return sweep.read_sweep(project / name)
 
     return read
 
@@ -117,7 +118,7 @@ def test_lists_become_every_combination_and_named_runs_follow(sweep, project):
 def test_a_wrong_file_is_refused_by_name_before_anything_runs(sweep, project, capsys, text, named):
     with pytest.raises(ValueError, match=rf"night\.yaml.*{named}"):
         sweep(text)
-    assert batch.main(["sweep", "night.yaml"]) == 2
+    assert run.main(["sweep", "night.yaml"]) == 2
     assert re.search(named, capsys.readouterr().err)
     assert not (project / "output").exists()
 
@@ -127,17 +128,17 @@ def test_a_wrong_file_is_refused_by_name_before_anything_runs(sweep, project, ca
 )
 def test_a_file_without_notebooks_that_are_there_is_refused(project, capsys, text, named):
     (project / "night.yaml").write_text(text)
-    assert batch.main(["sweep", "night.yaml"]) == 2
+    assert run.main(["sweep", "night.yaml"]) == 2
     assert named in capsys.readouterr().err
-    assert batch.main(["sweep", "day.yaml"]) == 2
+    assert run.main(["sweep", "day.yaml"]) == 2
     assert "day.yaml" in capsys.readouterr().err
 
 
 # --- what is left to do ---
 
 
-def note(one: sweeps.Run, state: str, said: str = "") -> None:
-    batch.write_status(one.folder, state=state, said=said, notebooks=one.values(), seconds=61.0)
+def note(one: sweep.Run, state: str, said: str = "") -> None:
+    run.write_status(one.folder, state=state, said=said, notebooks=one.values(), seconds=61.0)
 
 
 def test_done_runs_are_skipped_and_failed_ones_retried_on_request(sweep, capsys):
@@ -145,12 +146,12 @@ def test_done_runs_are_skipped_and_failed_ones_retried_on_request(sweep, capsys)
     states = {"done": "done", "failed": "failed", "stopped": "stopped", "killed": "running"}
     for one in runs[1:]:
         note(one, states[one.name], "ValueError: no" if one.name == "failed" else "")
-    assert [one.name for one in sweeps.unfinished(runs, retry=False)] == ["new", "stopped", "killed"]
+    assert [one.name for one in sweep.unfinished(runs, retry=False)] == ["new", "stopped", "killed"]
     assert capsys.readouterr().out.splitlines() == [
         "done: done before",
         "failed: failed before, --retry starts it again: ValueError: no",
     ]
-    assert [one.name for one in sweeps.unfinished(runs, retry=True)] == ["new", "failed", "stopped", "killed"]
+    assert [one.name for one in sweep.unfinished(runs, retry=True)] == ["new", "failed", "stopped", "killed"]
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "stopped"])
@@ -158,11 +159,11 @@ def test_a_folder_of_other_parameters_is_refused(sweep, state):
     (one,) = sweep("runs: {wide: {width: 8}}")
     note(one, state)
     other = sweep("parameters: {device: cpu, resume: false}\nruns: {wide: {width: 8}}")
-    assert len(sweeps.unfinished(other, retry=True)) == (state != "done")
+    assert len(sweep.unfinished(other, retry=True)) == (state != "done")
     with pytest.raises(
         ValueError, match=r"night/wide was made with width 8 \(here 16\): choose another name or remove"
     ):
-        sweeps.unfinished(sweep("runs: {wide: {width: 16}}"), retry=True)
+        sweep.unfinished(sweep("runs: {wide: {width: 16}}"), retry=True)
 
 
 def test_values_survive_the_command_line(sweep, monkeypatch):
@@ -170,13 +171,13 @@ def test_values_survive_the_command_line(sweep, monkeypatch):
     (one,) = sweep("runs: {a: " + json.dumps({**given, "learning_rate": 0.5}) + "}")
     one.parameters["learning_rate"] = 1e-5
     calls = []
-    monkeypatch.setattr(batch, "run_noted", lambda *arguments: calls.append(arguments))
-    arguments = sweeps.command(one, "cuda:1")
-    assert arguments[1:3] == ["-m", "monodepth_lib.batch"]
-    assert batch.main(arguments[3:]) == 0
+    monkeypatch.setattr(run, "run_noted", lambda *arguments: calls.append(arguments))
+    arguments = sweep.command(one, "cuda:1")
+    assert arguments[1:3] == ["-m", "monodepth_lib.commands.run"]
+    assert run.main(arguments[3:]) == 0
     assert calls == [(["05_training"], {**given, "resume": True, "device": "cuda:1"}, one.folder)]
     one.parameters["resume"] = False  # told so in the file
-    assert "false" in sweeps.command(one, None) and "device" not in sweeps.command(one, None)
+    assert "false" in sweep.command(one, None) and "device" not in sweep.command(one, None)
 
 
 # --- the processes, each a small program in the notebooks' place ---
@@ -210,7 +211,7 @@ def programs(monkeypatch):
     def command(one, device):
         return [sys.executable, "-S", "-c", PROGRAM, str(one.folder), one.name, str(device)]
 
-    monkeypatch.setattr(sweeps, "command", command)
+    monkeypatch.setattr(sweep, "command", command)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
@@ -220,7 +221,7 @@ def said(project) -> list[list[str]]:
 
 
 def test_a_device_has_one_run_at_a_time_and_none_is_idle(sweep, project, programs, capsys):
-    sweeps.work(sweep("runs: {a: , b: , c: , d: }"), ["cuda:0", "cuda:1"])
+    sweep.work(sweep("runs: {a: , b: , c: , d: }"), ["cuda:0", "cuda:1"])
     lines = said(project)
     for device in ("cuda:0", "cuda:1"):
         words = [(line[0], line[1]) for line in lines if line[2] == device]
@@ -240,19 +241,19 @@ def test_a_device_has_one_run_at_a_time_and_none_is_idle(sweep, project, program
 
 
 def test_one_after_another_with_all_cores(sweep, project, programs):
-    sweeps.work(sweep("runs: {x: , y: , z: }"), [None])
+    sweep.work(sweep("runs: {x: , y: , z: }"), [None])
     assert [line[:2] for line in said(project)] == [[word, name] for name in "xyz" for word in ("begins", "ends")]
     assert {line[3] for line in said(project)} == {"None"}
 
 
 def test_one_that_dies_leaves_a_sentence_and_the_others_go_on(sweep, project, programs, capsys):
     runs = sweep("runs: {killed: , bug: , busy: , x: }")
-    sweeps.work(runs, [None, None])
+    sweep.work(runs, [None, None])
     printed = capsys.readouterr().out
     killed = "ended by signal 9; the system does so when memory runs out"
     assert f"killed: failed: {killed}\n" in printed and "bug: failed: ValueError: oh\n" in printed
     assert "busy: ValueError: oh\n" in printed and "x: done in 61 s\n" in printed
-    found = [batch.read_status(one.folder) for one in runs]
+    found = [run.read_status(one.folder) for one in runs]
     assert [(status["state"], status["said"]) for status in found] == [
         ("failed", killed),
         ("failed", "ValueError: oh"),
@@ -265,19 +266,19 @@ def test_one_that_dies_leaves_a_sentence_and_the_others_go_on(sweep, project, pr
 def test_devices_and_jobs_become_places(sweep, monkeypatch, capsys):
     sweep("runs: {a: }")
     calls = []
-    monkeypatch.setattr(sweeps, "work", lambda runs, devices: calls.append((len(runs), devices)))
-    assert batch.main(["sweep", "night.yaml"]) == 1, "a has not been done"
-    assert batch.main(["sweep", "night.yaml", "--jobs", "3"]) == 1
-    assert batch.main(["sweep", "night.yaml", "--devices", "cuda:0,cuda:1"]) == 1
+    monkeypatch.setattr(sweep, "work", lambda runs, devices: calls.append((len(runs), devices)))
+    assert run.main(["sweep", "night.yaml"]) == 1, "a has not been done"
+    assert run.main(["sweep", "night.yaml", "--jobs", "3"]) == 1
+    assert run.main(["sweep", "night.yaml", "--devices", "cuda:0,cuda:1"]) == 1
     assert calls == [(1, [None]), (1, [None] * 3), (1, ["cuda:0", "cuda:1"])]
     for wrong in (["--jobs", "0"], ["--devices", "cuda:0,"], ["--jobs", "2", "--devices", "cpu"]):
         with pytest.raises(SystemExit):
-            batch.main(["sweep", "night.yaml", *wrong])
-    with batch.locked(Path("output/night").absolute()):
+            run.main(["sweep", "night.yaml", *wrong])
+    with run.locked(Path("output/night").absolute()):
         capsys.readouterr()
-        assert batch.main(["sweep", "night.yaml"]) == 2
+        assert run.main(["sweep", "night.yaml"]) == 2
         assert "is in use by another run" in capsys.readouterr().err
-        assert batch.main(["sweep", "night.yaml", "--summary"]) == 1, "one may always look"
+        assert run.main(["sweep", "night.yaml", "--summary"]) == 1, "one may always look"
     assert len(calls) == 3
 
 
@@ -291,10 +292,10 @@ def test_a_bar_follows_the_log(tmp_path):
 
     bar, log = Bar(), tmp_path / "log.txt"
     log.write_text("train  16 pairs\n")
-    sweeps.show_epoch(bar, log)
+    sweep.show_epoch(bar, log)
     assert (bar.shown, bar.total) == (0, None)
     log.write_text("epoch  10/40  train 0.5\nepoch  11/40  train 0.4  val 0.5  1.0 s *\nepochs 3/4 no\n")
-    sweeps.show_epoch(bar, log)
+    sweep.show_epoch(bar, log)
     assert (bar.initial, bar.n, bar.total, bar.shown) == (11, 11, 40, 1)
 
 
@@ -304,7 +305,7 @@ def test_a_bar_follows_the_log(tmp_path):
 def test_ctrl_c_stops_everything_and_the_same_command_goes_on(project):
     """Two runs at a time: one fails, the other is stopped in its second epoch and then goes on."""
     (project / "night.yaml").write_text("notebooks: 05_training\nruns: {hot: {fail: true}, long: {pause: 0.05}}")
-    command = [sys.executable, "-m", "monodepth_lib.batch", "sweep", "night.yaml", "--jobs", "2"]
+    command = [sys.executable, "-m", "monodepth_lib.commands.run", "sweep", "night.yaml", "--jobs", "2"]
     folder = project / "output/night"
 
     # a shell's background job ignores Ctrl-C, and so would what it starts
@@ -313,7 +314,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(project):
     signal.signal(signal.SIGINT, before)
     log, until = folder / "long/log.txt", time.monotonic() + 300
     while time.monotonic() < until and not (
-        batch.read_status(folder / "hot")["state"] == "failed" and log.is_file() and "epoch   2/3" in log.read_text()
+        run.read_status(folder / "hot")["state"] == "failed" and log.is_file() and "epoch   2/3" in log.read_text()
     ):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -321,7 +322,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(project):
     assert process.returncode == 130, errors
     assert errors.strip() == "stopped; the same command goes on from here"
     assert "hot: started\n" in printed and "long: started\n" in printed
-    states = {name: batch.read_status(folder / name)["state"] for name in ("hot", "long")}
+    states = {name: run.read_status(folder / name)["state"] for name in ("hot", "long")}
     assert states == {"hot": "failed", "long": "stopped"}
     kernel = int(re.search(r"process (\d+)", log.read_text())[1])
     with pytest.raises(ProcessLookupError):
@@ -355,8 +356,8 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the network is too small to share between cores
     parameters = {"profile": "tiny", "data_dir": str(data_dir), "width": 2}
     (tmp_path / "one.yaml").write_text(json.dumps({"notebooks": "05_training", "runs": {"small": parameters}}))
-    assert batch.main(["sweep", "one.yaml"]) == 0, capsys.readouterr()
-    (one,) = sweeps.read_sweep(tmp_path / "one.yaml")
+    assert run.main(["sweep", "one.yaml"]) == 0, capsys.readouterr()
+    (one,) = sweep.read_sweep(tmp_path / "one.yaml")
     log = (one.folder / "log.txt").read_text()
     assert len(re.findall(r"^epoch +1/1  train [\d.]+  val [\d.]+  [\d.]+ s", log, re.MULTILINE)) == 1
     assert "TCP" not in log and "Panel(" not in log
@@ -373,14 +374,14 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
 # --- the page ---
 
 
-def finished(one: sweeps.Run, loss: float, size: tuple[int, int], abs_rel: float, names=("d/0", "d/1", "d/2")) -> None:
+def finished(one: sweep.Run, loss: float, size: tuple[int, int], abs_rel: float, names=("d/0", "d/1", "d/2")) -> None:
     note(one, "done")
     rows = [
         {"epoch": epoch, "train_loss": loss / epoch, "val_loss": loss, "val_spread": 0.5, "seconds": 90.0}
         for epoch in (1, 2)
     ]
     checkpoints.write_history(rows, one.folder / "history.csv")
-    scores = {"sq_rel": 1.0, "rmse": 5.0, "rmse_log": 0.2, "d1": 1 - abs_rel, "d2": 0.9, "d3": 1.0, "d1_all": 0.3}
+    scores = {"sq_rel": 1.0, "rmse": 5.0, "rmse_log": 0.2, "a1": 1 - abs_rel, "a2": 0.9, "a3": 1.0, "d1_all": 0.3}
     means = [
         {"name": name, "abs_rel": abs_rel + worse, **scores} for name, worse in (("plain", 0.1), ("post-processed", 0))
     ]
@@ -398,7 +399,7 @@ def test_the_table_compares_what_differs(sweep):
     heads, lines = summary.compare(runs)
     assert heads == [
         *("run", "width", "learning_rate", "state", "epochs", "minutes", "train", "vals, lowest"),
-        *("Abs Rel", "RMSE", "d1", "D1-all"),
+        *("Abs Rel", "RMSE", "a1", "D1-all"),
     ]
     assert lines == [
         ["a", "4", "–", "done", "2", "3.0", "0.500", "1.000", "0.250 *", "5.000 *", "0.750 *", "0.300 *"],
@@ -425,7 +426,7 @@ def test_the_page_stands_alone_and_shows_everything(sweep, project, data_dir, ca
     with Image.open(data_dir / "test" / drive / "image_02/data/0000000002.png") as picture:
         assert np.array_equal(images[0], picture)
 
-    assert batch.main(["sweep", "night.yaml", "--summary"]) == 1
+    assert run.main(["sweep", "night.yaml", "--summary"]) == 1
     page = (project / "output/night/summary.html").read_text(encoding="utf-8")
     assert "3 runs: 2 done, 1 failed." in page
     assert "<b>c</b>: ValueError: &lt;b&gt; &amp; so on" in page
@@ -455,7 +456,7 @@ def test_predictions_without_their_pictures_are_shown_alone(sweep):
 
 def test_a_page_of_nothing_yet(sweep, project):
     sweep("runs: {a: }")
-    assert batch.main(["sweep", "night.yaml", "--summary"]) == 1
+    assert run.main(["sweep", "night.yaml", "--summary"]) == 1
     assert "1 run: 1 waiting." in (project / "output/night/summary.html").read_text()
 
 

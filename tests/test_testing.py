@@ -153,7 +153,7 @@ def test_an_empty_loader_is_refused(data_dir, tmp_path, tiny):
 @pytest.fixture
 def scored(tmp_path):
     """Three pairs, the middle one without truth, at f·B/W = 0.3, shifted by 4 px of 96."""
-    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(3), truth=True, metres=0.3, shift=4)
+    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(3), truth=True, focal_baseline=0.3, shift=4)
     (drive / "proj_depth/groundtruth/image_02/0000000001.png").unlink()
     write_calibration(drive / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     return kitti.find_pairs(drive)
@@ -164,7 +164,7 @@ def test_true_disparity_at_any_size_scores_perfectly(scored):
         rows = testing.score(scored, [np.full(size, 4 / 96, dtype=np.float32)] * 3)
         assert [row["name"][-1] for row in rows] == ["0", "2"]  # the one without truth is left out
         for row in rows:
-            assert row["abs_rel"] < 2e-3 and row["d1"] == 1 and row["d1_all"] == 0
+            assert row["abs_rel"] < 2e-3 and row["a1"] == 1 and row["d1_all"] == 0
 
 
 def test_score_uses_the_prediction_of_its_own_pair(scored):
@@ -180,7 +180,7 @@ def test_score_is_the_metrics_of_the_metres(scored):
     truth, camera = testing.read_pair_truth(scored[0], "colour")
     expected = metrics(disparity_to_depth(disparity, 0.3), truth, 0.3, 50)
     row = testing.score(scored[:1], [disparity], cap=50)[0]
-    assert camera.metres == pytest.approx(0.3)
+    assert camera.focal_baseline == pytest.approx(0.3)
     assert {key: row[key] for key in METRICS} == pytest.approx(expected, rel=1e-4)
 
 
@@ -207,7 +207,7 @@ def test_baseline_from_the_training_truth_beside_the_data(scored, tmp_path):
 
 def test_baseline_without_it_never_uses_the_images_own_truth(tmp_path):
     for frame, shift in enumerate((2, 4, 8)):
-        make_drive(tmp_path / "2020_01_01_drive_0001_sync", [frame], truth=True, metres=0.3, shift=shift)
+        make_drive(tmp_path / "2020_01_01_drive_0001_sync", [frame], truth=True, focal_baseline=0.3, shift=shift)
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     pairs = kitti.find_pairs(tmp_path / "2020_01_01_drive_0001_sync")
     maps, source = testing.baseline(pairs, tmp_path, size=SIZE)
@@ -250,7 +250,7 @@ def test_score_passes_crop_cap_and_median_scaling_on(scored):
 
 
 def test_baseline_from_the_truth_of_training_pairs(scored, tmp_path):
-    drive = make_drive(tmp_path / "train/2020_01_01_drive_0009_sync", range(3), truth=True, metres=0.3, shift=8)
+    drive = make_drive(tmp_path / "train/2020_01_01_drive_0009_sync", range(3), truth=True, focal_baseline=0.3, shift=8)
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     train = testing.training_pairs(tmp_path, None, scored)
     assert [pair.folder for pair in train] == [drive] * 3
@@ -271,7 +271,7 @@ def test_training_pairs_leave_test_drives_out_and_are_few(tmp_path, monkeypatch)
 
 
 def test_the_baseline_fills_what_no_other_image_knows(tmp_path):
-    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2), truth=True, metres=0.3, shift=4)
+    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2), truth=True, focal_baseline=0.3, shift=4)
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     sparse = np.zeros(SIZE)
     sparse[20, 10] = 7.2  # 4 px
@@ -368,7 +368,7 @@ def test_table_is_aligned_and_rounded():
     text = testing.table([{"name": name, **dict.fromkeys(METRICS, 0.12345)} for name in ("short", "a longer name")])
     head, *lines = text.splitlines()
     assert {len(head), *map(len, lines)} == {len("a longer name") + 10 * len(METRICS)}
-    assert head.split() == ["Abs", "Rel", "Sq", "Rel", "RMSE", "RMSE", "log", "d1", "d2", "d3", "D1-all"]
+    assert head.split() == ["Abs", "Rel", "Sq", "Rel", "RMSE", "RMSE", "log", "a1", "a2", "a3", "D1-all"]
     assert lines[1].split()[-1] == "0.123"
 
 
@@ -452,7 +452,7 @@ def test_median_scaling_is_named_in_every_row_and_its_ratio_told(scored, tmp_pat
 @pytest.fixture
 def scanned(tmp_path):
     """Pictures of a wall 7.2 m away, which a laser has hit in every pixel, at f·B/W = 0.3; dense depth beside it."""
-    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2), truth=True, metres=0.3, shift=4)
+    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2), truth=True, focal_baseline=0.3, shift=4)
     lines = ["R_rect_00: 1 0 0 0 1 0 0 0 1", "S_rect_02: 96 32"]
     lines += [f"P_rect_{camera}: 100 0 48 {shift} 0 100 16 0 0 0 1 0" for camera, shift in (("02", 0), ("03", -28.8))]
     (tmp_path / "calib_cam_to_cam.txt").write_text("\n".join(lines))
@@ -653,7 +653,7 @@ def test_both_references_on_real_streets(folder, cameras, truth, crop):
     assert (report["truth"], report["crop"]) == ([truth], crop)
     guess, matched = report["means"]
     assert 0.1 < guess["abs_rel"] < 0.4
-    assert matched["abs_rel"] < 0.12 and matched["d1"] > 0.85 and matched["d1"] > guess["d1"]
+    assert matched["abs_rel"] < 0.12 and matched["a1"] > 0.85 and matched["a1"] > guess["a1"]
 
 
 class Scales(torch.nn.Module):

@@ -12,7 +12,7 @@ import torch
 from synthetic import shifted_pair, street_pair, texture
 
 from monodepth_lib import training
-from monodepth_lib.checkpoints import Mean, read_history
+from monodepth_lib.checkpoints import AverageMeter, read_history
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import load_model, save_model
@@ -248,7 +248,7 @@ def test_epoch_loss_is_the_sample_weighted_mean(data_dir, tiny):
 
 
 def test_mean_weighs_by_the_batch_size():
-    mean = Mean()
+    mean = AverageMeter()
     for value, count in ((1.0, 8), (10.0, 1)):
         mean.add({"loss": torch.tensor(value)}, count)
     assert mean.read() == {"loss": pytest.approx(2.0)}
@@ -345,7 +345,7 @@ from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import get_model
 from monodepth_lib.training import train_one_epoch
 
-model = get_model("unet", width=1)
+model = get_model("unet", base_channels=1)
 torch.nn.init.constant_(model.decoder.heads[3].conv.bias, float("nan"))
 optimizer = torch.optim.SGD(model.parameters(), 1e-3)
 scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)

@@ -19,7 +19,7 @@ def test_views_panel_browses_and_moves_the_right_view(tmp_path):
             values = (255 * torch.rand(16, 80, 3, generator=generator)).byte().numpy()
             Image.fromarray(values).save(path)
         pairs.append(kitti.Pair(tmp_path, *paths))
-    panel = widgets.views_panel(pairs, metres=0.3)
+    panel = widgets.views_panel(pairs, focal_baseline=0.3)
     assert {name: (c.min, c.max) for name, c in panel.controls.items()}["pair"] == (0, 1)
     for name, value in {"pair": 1, "shift": 60, "rows": -3}.items():
         before = bytes(panel.picture.value)
@@ -100,7 +100,7 @@ def test_warp_panel_draws_the_librarys_cost_of_the_pixel(monkeypatch):
     (drawn,) = [line for line in figures[0].axes[0].lines if line.get_label() == "cost at the cross"]
     for shift in range(9):
         fetched = losses.warp(right, torch.full((1, 1, 16, 48), -shift / 48))
-        expected = losses.pixel_cost(left, fetched)[0, 0, 5:10, 18:23].mean()
+        expected = losses.photometric_error(left, fetched)[0, 0, 5:10, 18:23].mean()
         assert drawn.get_ydata()[shift] == pytest.approx(float(expected), abs=1e-5)
     assert f"cost {float(drawn.get_ydata()[5]):.3f} at 5 px" in figures[0].axes[0].get_title()
 

@@ -27,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.measure import machine
 from experiments.recipe import Recipe
 from experiments.run import read_result
-from monodepth_lib import batch, checkpoints, data, depth, files, gif, kitti, networks, plots, testing, training
+
+from monodepth_lib import checkpoints, data, depth, files, gif, kitti, networks, plots, testing, training
+from monodepth_lib.commands import run
 from monodepth_lib.transforms import image_transforms
 
 MODELS = files.project_root() / "models"
@@ -105,13 +107,13 @@ def shipped(name: str) -> networks.Monodepth:
 def write_card(card: dict) -> None:
     path = MODELS / f"{card['name']}.json"
     for file, text in ((path, json.dumps(card, indent=2) + "\n"), (path.with_suffix(".md"), readable(card))):
-        with files.written_beside(file) as partial:
+        with files.atomic_write(file) as partial:
             partial.write_text(text)
 
 
 def readable(card: dict) -> str:
     """A card as Markdown."""
-    heads = {"abs_rel": "Abs Rel", "rmse": "RMSE", "d1": "d1", "d1_all": "D1-all"}
+    heads = {"abs_rel": "Abs Rel", "rmse": "RMSE", "a1": "a1", "d1_all": "D1-all"}
     facts = {key: value for key, value in card.items() if key not in ("name", "measurements", "settings")}
     facts["settings"] = ", ".join(f"{key} {value}" for key, value in card["settings"].items())
     lines = [f"# {card['name']}\n", "Written by `tools/make_model.py`, so do not edit.\n"]
@@ -164,7 +166,7 @@ def draw_gif(name: str) -> None:
     limits = gif.colour_range(torch.stack(disparities).numpy())
     camera = kitti.calibration(pairs[0].folder, 416)
     frames = [
-        gif.side_by_side(data.read_picture(p.left), d, limits, metres=camera.metres)
+        gif.side_by_side(data.read_picture(p.left), d, limits, focal_baseline=camera.focal_baseline)
         for p, d in zip(pairs, disparities, strict=True)
     ]
     gif.write_gif(frames[::2], MODELS / f"{name}.gif", frames_per_second=5)
@@ -175,7 +177,7 @@ def draw_maps(name: str, folder: str, cameras: str) -> None:
     model = shipped(name)
     pairs = testing.find_test_pairs(folder, None, cameras, "auto")
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
-    loader = DataLoader(data.StereoDrives(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
+    loader = DataLoader(data.StereoPairs(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
     tiles = [
         Image.fromarray(plots.colour_map(d, 0, float(d.quantile(0.99)))) for d in testing.predict_each(model, loader)
     ]
@@ -192,7 +194,7 @@ def draw_maps(name: str, folder: str, cameras: str) -> None:
 def make_sample() -> None:
     name, output = "unet_sample", files.project_path("output/unet_sample")
     started = time.perf_counter()
-    batch.run("05_training", {"output_dir": str(output), "fine_tune": "none"}, output)
+    run.run("05_training", {"output_dir": str(output), "fine_tune": "none"}, output)
     minutes = (time.perf_counter() - started) / 60
     stored_as, found = store(name, output / "weights.safetensors", (SAMPLE,))
     best = min(checkpoints.read_history(output / "history.csv"), key=lambda row: row["val_loss"])

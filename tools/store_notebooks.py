@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from monodepth_lib.batch import NOTEBOOKS, notebook_path
+from monodepth_lib.commands.run import NOTEBOOKS, notebook_path
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:

@@ -132,7 +132,7 @@ def difference(recipe: Recipe, other: Recipe) -> str:
 def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
     """The network as training begins with it. Raises FileNotFoundError or ValueError for weights that do not fit."""
     torch.manual_seed(seed)
-    model = get_model(recipe.network, width=recipe.width, start_disparity=recipe.start, grey=grey)
+    model = get_model(recipe.network, base_channels=recipe.width, start_disparity=recipe.start, grey=grey)
     if recipe.init:
         try:
             model.load_state_dict(load_model(recipe.init).state_dict())
@@ -224,7 +224,8 @@ class RecipeLoss(nn.Module):
         hint = F.interpolate(hint, disparity.shape[-2:], mode="nearest-exact")
         with torch.no_grad():
             by_hint, by_disparity = (
-                losses.pixel_cost(image, self.warp(other, side * d), self.recipe.ssim_weight) for d in (hint, disparity)
+                losses.photometric_error(image, self.warp(other, side * d), self.recipe.ssim_weight)
+                for d in (hint, disparity)
             )
             better = (by_hint < by_disparity) & (hint > 0)
         apart = (disparity.clamp(min=1e-4).log() - hint.clamp(min=1e-4).log()).abs()
@@ -257,7 +258,7 @@ def masked_appearance(image: Tensor, estimate: Tensor, seen: Tensor | None, ssim
     """`losses.appearance_loss`, or the mean of `losses.pixel_cost` over the pixels where `seen` (N, 1, H, W) is 1."""
     if seen is None:
         return losses.appearance_loss(image, estimate, ssim_weight)
-    return (losses.pixel_cost(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
+    return (losses.photometric_error(image, estimate, ssim_weight) * seen).sum() / seen.sum().clamp(min=1)
 
 
 def stereo_hints(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

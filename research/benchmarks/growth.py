@@ -41,7 +41,7 @@ def run(options: Options) -> list[Row]:
         left = torch.rand(batch, 3, height, 2 * height)
         return ours.training_step(name, width, left, left.roll(-4, -1))
 
-    model = networks.get_model("unet", width=4)
+    model = networks.get_model("unet", base_channels=4)
 
     def test(count: int) -> Callable:
         drive = make_drive(options.folder / f"test{count}", options.data, count)

@@ -17,7 +17,7 @@ from .run import JUDGED_SIZE, read_result
 from .sweep import Row
 
 NEAR = 1.3  # rows whose loss and error are below so many times those of the best row are drawn enlarged
-METRICS = {"abs_rel": "Abs Rel", "rmse": "RMSE", "d1": "d1", "d1_all": "D1-all"}
+METRICS = {"abs_rel": "Abs Rel", "rmse": "RMSE", "a1": "a1", "d1_all": "D1-all"}
 
 INTRODUCTION = f"""\
 - Time: the processor's, of all threads together, divided by their number, while batches are made and steps done.
@@ -154,10 +154,10 @@ def scatter(lines: Sequence[Line]) -> Figure:
 
 def write_page(page: Path, text: Sequence[str], figure: Figure) -> None:
     """Writes the lines and, beside them, the picture."""
-    with files.written_beside(page.with_suffix(".png")) as partial:
+    with files.atomic_write(page.with_suffix(".png")) as partial:
         figure.savefig(partial, format="png", dpi=100)
     plt.close(figure)
-    with files.written_beside(page) as partial:
+    with files.atomic_write(page) as partial:
         partial.write_text("\n".join(text))
 
 

@@ -1,4 +1,4 @@
-"""`python -m experiments`: trains one recipe, or every row of a sweep, and writes the pages of results."""
+"""`python -m research.experiments`: trains one recipe, or every row of a sweep, and writes the pages of results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARED = ("data", "minutes", "steps", "cameras", "val_drives", "test_drives", "c
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m research.experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="one recipe, by the name of its row; started again, it goes on")
     many = commands.add_parser("sweep", help="all runs that are missing, then the page of results")
@@ -56,7 +56,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 a run failed, 2 wrong arguments or data, 130 Ctrl-C."""
     options = parse(arguments)
-    command = " ".join(["python -m experiments", *(sys.argv[1:] if arguments is None else arguments)])
+    command = " ".join(["python -m research.experiments", *(sys.argv[1:] if arguments is None else arguments)])
     failed: list[str] = []
     try:
         if options.command == "page":

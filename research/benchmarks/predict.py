@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from monodepth_lib.fast import kept_memory
 
 from monodepth_lib import networks, testing
-from monodepth_lib.memory import kept_memory
 
 from . import ours, reference
 from .load import pillow

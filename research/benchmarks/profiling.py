@@ -27,7 +27,7 @@ KINDS = {  # of the network's operations, by a part of torch's name for them
     "joining skips": ("cat",),
 }
 OURS_WITHOUT_SSIM = "monodepth_lib.losses.ssim_mean", lambda a, b, *_: (b.mean(), None, torch.zeros_like(b))
-REFERENCE_WITHOUT_SSIM = "benchmarks.reference.ssim", lambda a, b: b[..., 1:-1, 1:-1]
+REFERENCE_WITHOUT_SSIM = "research.benchmarks.reference.ssim", lambda a, b: b[..., 1:-1, 1:-1]
 
 
 def self_times(run: Callable[[], object]) -> Counter[str]:
@@ -79,7 +79,7 @@ def run(options: Options) -> list[Row]:
     left = torch.nn.functional.interpolate(torch.rand(batch, 3, size[0] // 8, size[1] // 8), size, mode="bilinear")
     right = left.roll(-8, -1)
     plain = reference.Network(name, width).train()
-    network = networks.get_model(name, width=width).train()
+    network = networks.get_model(name, base_channels=width).train()
     network.load_state_dict(plain.state_dict())
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = losses.MonodepthLoss()

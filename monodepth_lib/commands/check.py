@@ -1,4 +1,4 @@
-"""What this machine has of what the course needs: `make check`, or `python -m monodepth_lib.check_environment`.
+"""What this machine has of what the course needs: `make check`, or `python -m monodepth_lib.commands.check`.
 
 Only Python's own library is imported at the top, so that it runs where an installation is missing or broken. Each
 finding is a line: ok, MISSING (the course needs it; the exit status is then 1) or note, and behind -> what to do.

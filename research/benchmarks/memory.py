@@ -25,17 +25,17 @@ with {context}:
 """
 CONTENDERS = {  # what each imports, its step, and what the steps run in
     "ours": (
-        "from benchmarks import ours\nfrom monodepth_lib.memory import kept_memory",
+        "from research.benchmarks import ours\nfrom monodepth_lib.fast import kept_memory",
         "ours.training_step({name!r}, {width}, left, right)",
         "kept_memory()",
     ),
     "reference": (
-        "from benchmarks import reference",
+        "from research.benchmarks import reference",
         "reference.training_step({name!r}, {width}, left, right)",
         "contextlib.nullcontext()",
     ),
     "base code": (
-        "from benchmarks.peer import Peer\npeer = Peer({peer!r})\npeer.module('utils'), peer.module('loss')",
+        "from research.benchmarks.peer import Peer\npeer = Peer({peer!r})\npeer.module('utils'), peer.module('loss')",
         "peer.training_step({name!r}, left, right)",
         "contextlib.nullcontext()",
     ),
@@ -84,7 +84,7 @@ def import_rows(peer: Peer | None) -> list[Row]:
 def long_drive(frames: int, folder: Path) -> Row:
     """Memory of a process that tests a drive of `frames` frames: at the end, beside that after a tenth of them."""
     output = folder / "long drive"
-    code = f"from benchmarks import memory; memory.test_long_drive({frames}, {str(output)!r})"
+    code = f"from research.benchmarks import memory; memory.test_long_drive({frames}, {str(output)!r})"
     after = json.loads(child(code).splitlines()[-1])
     size = sum(file.stat().st_size for file in output.glob("*.npy")) / 1e6
     what = f"testing a drive of {frames:,} frames: memory at its end, beside after a tenth of it"
@@ -114,7 +114,7 @@ def test_long_drive(frames: int, output: str, size: tuple[int, int] = (64, 208))
             return {"left_image": image, "name": f"drive/{index:010d}"}
 
     names, plain, processed = testing.predict_loader(
-        networks.get_model("unet", width=2), DataLoader(Frames(), 8), output, "cpu"
+        networks.get_model("unet", base_channels=2), DataLoader(Frames(), 8), output, "cpu"
     )
     assert len(names) == len(plain) == len(processed) == frames
     found["end"] = max(found["end"], memory("VmRSS"))

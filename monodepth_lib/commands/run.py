@@ -1,4 +1,4 @@
-"""The notebooks from the shell: `python -m monodepth_lib.batch 05_training -p epochs 2 --name mine`, or `all`.
+"""The notebooks from the shell: `python -m monodepth_lib.commands.run 05_training -p epochs 2 --name mine`, or `all`.
 
 Executes notebooks with papermill into `output/<name>/`. What papermill lets pass is refused here: a parameter no
 notebook has, and a value of another type than the notebook's default. `sweep FILE.yaml` makes many runs, one after
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from .files import locked, project_path, project_root, written_beside
+from ..files import atomic_write, locked, project_path, project_root
 
 NOTEBOOKS = (
     "01_data_preparation",
@@ -153,7 +153,7 @@ def read_status(folder: Path) -> dict:
 
 
 def write_status(folder: Path, **changes) -> None:
-    with written_beside(folder / "status.json") as partial:
+    with atomic_write(folder / "status.json") as partial:
         partial.write_text(json.dumps({**read_status(folder), **changes}, indent=1) + "\n")
 
 
@@ -216,10 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 a notebook failed, 2 wrong arguments, 130 stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["sweep"]:
-        from .sweeps import main as main_sweep
+        from .sweep import main as main_sweep
 
         return main_sweep(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.batch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.run", description=__doc__)
     parser.add_argument("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; all; or sweep FILE (sweep --help)")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, YAML")
     parser.add_argument("--name", default="run", help="the folder below output/ (default: run)")

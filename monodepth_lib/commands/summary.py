@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import kitti, plots
-from .batch import read_status
-from .checkpoints import read_history
-from .data import read_picture
-from .files import project_path, written_beside
-from .sweeps import Run
+from .. import kitti, plots
+from ..checkpoints import read_history
+from ..data import read_picture
+from ..files import atomic_write, project_path
+from .run import read_status
+from .sweep import Run
 
 # The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
-HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "d1": ("d1", True), "d1_all": ("D1-all", False)}
+HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "a1": ("a1", True), "d1_all": ("D1-all", False)}
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -162,7 +162,7 @@ def write_summary(runs: Sequence[Run]) -> Path:
         parts += ["<h2>One test picture</h2>", "<p>Bright is near; the colours mean the same in all of them.</p>"]
         parts.append(picture_tag(plots.figure_image(figure), "disparities"))
     path = runs[0].folder.parent / "summary.html"
-    with written_beside(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(PAGE.format(title=escape(title), parts="\n".join(parts)), encoding="utf-8")
     return path
 

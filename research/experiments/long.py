@@ -17,7 +17,7 @@ from .recipe import Recipe, changed, difference
 from .run import JUDGED_SIZE, Pictures, read_result, standard_loss
 
 ALIKE = "stereo_2012"  # training drives whose name begins so are of the kind that vals are
-FINISHED = "stereo_2015"  # the folder in a run where `python -m monodepth_lib.testing` left its report
+FINISHED = "stereo_2015"  # the folder in a run where `monodepth evaluate` left its report
 
 PAPER = """\
 | *the paper's network (VGG)* | 29,000 colour pairs at 256x512 | 25 on a GPU | | 31 | | | | .124 | .303 |

@@ -16,7 +16,7 @@ def training_step(
     name: str, width: int, left: Tensor, right: Tensor, state: dict | None = None
 ) -> Callable[[], object]:
     """A function that makes one step of `training.train`: forward, loss, backward, Adam; it returns the network."""
-    network = networks.get_model(name, width=width)
+    network = networks.get_model(name, base_channels=width)
     if state:
         network.load_state_dict(state)
     network = network.to(left.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -34,7 +34,7 @@ def training_step(
 
 def network_step(name: str, width: int, left: Tensor, state: dict) -> Callable[[], object]:
     """The same step without a loss: the network forward and backward, and Adam."""
-    network = networks.get_model(name, width=width)
+    network = networks.get_model(name, base_channels=width)
     network.load_state_dict(state)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)

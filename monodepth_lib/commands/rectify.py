@@ -1,4 +1,4 @@
-"""Are the pairs fit for training? `python -m monodepth_lib.rectification data/mine` looks at some and says.
+"""Are the pairs fit for training? `python -m monodepth_lib.commands.rectify data/mine` looks at some and says.
 
 A rectified pair shows every point in one row of both pictures, further left in the right one (notebook 01). Here some
 hundred corners of the left picture are looked for in the right one, in the rows above and below too, and what is found
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from . import data, kitti, plots
+from .. import data, kitti, plots
 
 WIDE = 640  # px: wider pictures are reduced to this, enough to see a tenth of a pixel
 WINDOW = 11  # px, the square that is compared
@@ -346,7 +346,7 @@ def draw(report: Report) -> Image.Image:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 all is well, 1 a drive has a fault or none was found."""
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.rectification", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.rectify", description=__doc__)
     parser.add_argument("data", help="folder with drives; a relative path counts from the project's folder")
     parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="default: colour; own: colour")
     parser.add_argument("--drives", help="names separated by commas (default: all)")

@@ -10,11 +10,10 @@ from types import ModuleType
 from unittest import mock
 
 import torch
+from monodepth_lib.fast import kept_memory
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from monodepth_lib.memory import kept_memory
 
 from . import ours, reference
 from .measure import Options, Row, in_turn, rates, second

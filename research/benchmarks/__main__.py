@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures the library beside a plain reference, and prints the table.
+"""`python -m research.benchmarks`: measures the library beside a plain reference, and prints the table.
 
 Writes results.json (every repeat of every figure), results.md (the table) and growth.png. The machine should do nothing
 else meanwhile.
@@ -61,7 +61,7 @@ def table(rows: list[Row], facts: dict, command: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 2 wrong arguments or data."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m research.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--only", default=",".join(ITEMS), help=f"items, separated by commas (default: all, {','.join(ITEMS)})")
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--repeats is {options.repeats}; it must be at least 1")
     torch.set_num_threads(options.threads)
     facts = machine(options.threads)
-    command = " ".join(["python -m benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
+    command = " ".join(["python -m research.benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
     try:
         peer = Peer(options.peer) if options.peer else None
         pictures = options.data or ("data/sample" if options.quick else None)

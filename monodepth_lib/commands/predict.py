@@ -1,4 +1,4 @@
-"""Your own pictures, from the shell: `python -m monodepth_lib.predict photo.jpg folder clip.mp4 --weights unet_sample`.
+"""Your own pictures, from the shell: `python -m monodepth_lib.commands.predict photo.jpg folder clip.mp4 --weights unet_sample`.
 
 Every PATH is a picture, a gif, a video, or a folder of them. Whatever its size, a picture is resized to the size the
 network was trained at (or `--size`), and the answer is brought back. For `photo.jpg` the output folder gets
@@ -41,12 +41,12 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
-from . import depth, gif, testing
-from .data import pick_device, read_picture, write_npy_header
-from .files import project_path, written_beside
-from .kitti import read_camera_file
-from .memory import kept_memory
-from .networks import MAX_DISPARITY, SMALLEST, Monodepth, for_prediction, load_model
+from .. import depth, gif, testing
+from ..data import pick_device, read_picture, write_npy_header
+from ..files import atomic_write, project_path
+from ..kitti import read_camera_file
+from ..memory import kept_memory
+from ..networks import MAX_DISPARITY, SMALLEST, Monodepth, for_prediction, load_model
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -155,41 +155,41 @@ def write_uint16(values: Tensor, path: Path) -> float:
     """Writes values (H, W) times 256 as a 16-bit PNG; returns the share of pixels that were too large for 16 bits."""
     scaled = (values * 256).round()
     array = scaled.clamp(1, 65535).numpy().astype(np.uint16)  # 0 would say "unknown"
-    with written_beside(path) as partial_path:
+    with atomic_write(path) as partial_path:
         Image.fromarray(array).save(partial_path, format="PNG")
     return float((scaled > 65535).float().mean())
 
 
 def draw(
-    picture: Image.Image, disparity: Tensor, limits: tuple[float, float], metres: float | None, width: int
+    picture: Image.Image, disparity: Tensor, limits: tuple[float, float], focal_baseline: float | None, width: int
 ) -> Image.Image:
     """The picture beside its disparity (h, w), each at most `width` px wide and never wider than the picture."""
     width = min(width, picture.width)
     height = max(1, round(width * picture.height / picture.width))
     small = picture.resize((width, height), Image.Resampling.BILINEAR)
-    return gif.side_by_side(small, depth.resize_map(disparity, (height, width)).numpy(), limits, width, metres)
+    return gif.side_by_side(small, depth.resize_map(disparity, (height, width)).numpy(), limits, width, focal_baseline)
 
 
 def write_picture(
-    picture: Image.Image, disparity: Tensor, stem: Path, metres: float | None = None, width: int = 640
+    picture: Image.Image, disparity: Tensor, stem: Path, focal_baseline: float | None = None, width: int = 640
 ) -> str | None:
     """Writes a picture's outputs, `stem`_disparity.npy and so on; returns a sentence when 16 bits were too few.
 
     disparity: (h, w) of any size, as a fraction of the width. `metres`: the camera's f·B/W, where known.
     """
     own = depth.resize_map(disparity, (picture.height, picture.width))
-    with written_beside(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
+    with atomic_write(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
         write_npy_header(file, tuple(own.shape))
         file.write(own.numpy().astype("<f4").data)  # np.save would not notice that the disk is full
     note = None
-    if metres is not None:
-        write_uint16(depth.disparity_to_depth(own, metres), stem.with_name(f"{stem.name}_depth.png"))
+    if focal_baseline is not None:
+        write_uint16(depth.disparity_to_depth(own, focal_baseline), stem.with_name(f"{stem.name}_depth.png"))
     else:
         path = stem.with_name(f"{stem.name}_disparity.png")
         if too_large := write_uint16(own * picture.width, path):
             note = f"{path.name}: {too_large:.1%} of the pixels exceed the 256 px that fit in 16 bits; use the .npy"
-    drawn = draw(picture, disparity, gif.colour_range(own.numpy()), metres, width)
-    with written_beside(stem.with_name(f"{stem.name}_colour.png")) as partial_path:
+    drawn = draw(picture, disparity, gif.colour_range(own.numpy()), focal_baseline, width)
+    with atomic_write(stem.with_name(f"{stem.name}_colour.png")) as partial_path:
         drawn.save(partial_path, format="PNG")
     return note
 
@@ -289,7 +289,7 @@ def stream_video(frames: Iterable[Frame], path: Path) -> None:
 
 def write_maps(chunks: Iterable[np.ndarray], path: Path) -> None:
     """Writes maps that come in chunks (n, h, w) as one float32 .npy (frames, h, w). Writes nothing when none come."""
-    with written_beside(path) as partial_path, open(partial_path, "wb") as file:
+    with atomic_write(path) as partial_path, open(partial_path, "wb") as file:
         total, shape = 0, (0, 0)
         for chunk in chunks:
             if total == 0:
@@ -322,13 +322,13 @@ def write_clip(
     """
     bar = partial(tqdm, unit="frame", leave=False, disable=None)
     counts, edges = np.histogram([], bins=10_000, range=(0, MAX_DISPARITY))
-    metres: float | None = None
+    focal_baseline: float | None = None
 
     def disparities() -> Iterator[np.ndarray]:
-        nonlocal counts, metres
+        nonlocal counts, focal_baseline
         frames = bar(read_frames(path), total=count_frames(path), desc=f"{path.name}, predicting")
         for chunk in batched((picture for picture, _ in frames), batch_size):
-            metres = metres_at(chunk[0].width)
+            focal_baseline = metres_at(chunk[0].width)
             maps = predict(chunk).numpy()
             counts = counts + np.histogram(maps, edges)[0]
             yield maps
@@ -338,17 +338,19 @@ def write_clip(
     disparity_path = stem.with_name(f"{stem.name}_disparity.npy")
     write_maps(disparities(), disparity_path)
     maps = np.load(disparity_path, mmap_mode="r")
-    if metres is not None:
-        write_maps((metres / np.maximum(chunk, 1e-6)[None] for chunk in maps), stem.with_name(f"{stem.name}_depth.npy"))
+    if focal_baseline is not None:
+        write_maps(
+            (focal_baseline / np.maximum(chunk, 1e-6)[None] for chunk in maps), stem.with_name(f"{stem.name}_depth.npy")
+        )
 
     high = float(edges[1:][np.searchsorted(counts.cumsum(), 0.99 * counts.sum())])  # as gif.colour_range, to 0.01 %
     shown = bar(zip(read_frames(path), maps, strict=True), total=len(maps), desc=f"{path.name}, drawing")
     drawn = (
-        (draw(picture, torch.from_numpy(values.copy()), (0, high), metres, width), seconds)
+        (draw(picture, torch.from_numpy(values.copy()), (0, high), focal_baseline, width), seconds)
         for (picture, seconds), values in shown
     )
     stream, suffix = (stream_gif, ".gif") if path.suffix.lower() == ".gif" else (stream_video, ".mp4")
-    with written_beside(stem.with_name(f"{stem.name}_colour{suffix}")) as partial_path:
+    with atomic_write(stem.with_name(f"{stem.name}_colour{suffix}")) as partial_path:
         stream(drawn, partial_path)
 
 
@@ -370,7 +372,7 @@ def positive(kind: type) -> Callable[[str], float]:
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m monodepth_lib.predict",
+        prog="python -m monodepth_lib.commands.predict",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -473,7 +475,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def metres_at(width: int) -> float | None:
         if camera:
-            return camera.metres
+            return camera.focal_baseline
         return options.focal_px * options.baseline_m / width if options.focal_px else None
 
     height, width = options.size or model.size or (0, 0)

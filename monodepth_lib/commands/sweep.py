@@ -1,4 +1,4 @@
-"""Many runs from one file: `python -m monodepth_lib.batch sweep FILE.yaml`. See `read_sweep` for the file.
+"""Many runs from one file: `python -m monodepth_lib.commands.run sweep FILE.yaml`. See `read_sweep` for the file.
 
 The runs are executed by `batch`, one after another or one a device; `summary` then compares them on one page.
 Whatever happens to one of them, the others go on; started again, the same command does what is left to do.
@@ -20,8 +20,8 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from .batch import all_values, expand, locked, read_status, take_parameters, write_status
-from .files import project_path
+from ..files import project_path
+from .run import all_values, expand, locked, read_status, take_parameters, write_status
 
 INCIDENTAL = ("device", "output_dir", "resume", "weights")  # may differ when a run is started again
 
@@ -131,7 +131,7 @@ def command(one: Run, device: str | None) -> list[str]:
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
         given += ["-p", key, text]
     name = f"{one.folder.parent.name}/{one.name}"
-    return [sys.executable, "-m", "monodepth_lib.batch", *one.notebooks, *given, "--name", name]
+    return [sys.executable, "-m", "monodepth_lib.commands.run", *one.notebooks, *given, "--name", name]
 
 
 def work(runs: Sequence[Run], devices: Sequence[str | None]) -> None:
@@ -206,7 +206,7 @@ def how_it_ended(one: Run, code: int) -> str:
 def main(arguments: list[str]) -> int:
     """`sweep FILE`. Returns the exit status: 0 all done, 1 some are not, 2 wrong arguments, 130 stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m monodepth_lib.batch sweep",
+        prog="python -m monodepth_lib.commands.run sweep",
         description="Makes every run of a YAML file and compares them. Started again, it goes on where it was.",
     )
     parser.add_argument("file", help="what to run, as YAML: notebooks, parameters, grid, runs")

@@ -55,7 +55,7 @@ def pick(rows: dict[str, Row], names: str) -> list[Row]:
 
 
 def run_all(runs: dict[tuple[str, int], list[str]], output: Path, jobs: int, log=print) -> list[str]:
-    """Runs `python -m experiments train` with the given arguments for every (row, seed), `jobs` at a time.
+    """Runs `python -m research.experiments train` with the given arguments for every (row, seed), `jobs` at a time.
 
     What a run says goes to log.txt in its folder, its last line to `log`. Returns the runs that failed. On Ctrl-C the
     running ones are ended; they lose what they did since their last checkpoint.

@@ -1,4 +1,4 @@
-"""Fetches KITTI's raw drives: `python -m monodepth_lib.download lab --to data`.
+"""Fetches KITTI's raw drives: `python -m monodepth_lib.commands.download lab --to data`.
 
 A drive's archive holds four cameras and the laser scans; training wants two cameras. A zip archive ends with a table of
 its members, so where the server sends parts of a file ("ranges"; KITTI's does) only the table and the members wanted
@@ -32,8 +32,8 @@ import urllib3
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .files import project_path
-from .kitti import SPLITS, TEST_LISTS, find_drives
+from ..files import project_path
+from ..kitti import SPLITS, TEST_LISTS, find_drives
 
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
 PARTS = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01"), "scans": ("velodyne_points",)}
@@ -686,7 +686,7 @@ def download(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0 when all is there, 1 when something failed, 2 for wrong arguments, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.download", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.download", description=__doc__)
     add = parser.add_argument
     add("names", nargs="+", help=f"drives, a list file, or {', '.join(SPLITS)}")
     add("--to", default="data", help="the folder that holds the date folders (default: data)")

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monodepth_lib.fast import kept_memory
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.measure import machine
 from monodepth_lib import files, kitti, testing, training
-from monodepth_lib.checkpoints import Checkpoints, Mean
-from monodepth_lib.data import CachedDrives, prepare_cache, prepare_dataloader, to_device
+from monodepth_lib.checkpoints import AverageMeter, Checkpoints
+from monodepth_lib.data import CachedPairs, prepare_cache, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.losses import MonodepthLoss
-from monodepth_lib.memory import kept_memory
 from monodepth_lib.networks import Monodepth, count_parameters, save_model
 from monodepth_lib.transforms import AugmentImagePair, RandomFlip
+from research.benchmarks.measure import machine
 
 from .recipe import Recipe, RecipeLoss, disturb, graft, make_model, without_head_batch_norm, zoom_and_resize
 
@@ -60,7 +60,7 @@ class Pictures:
         if any(name == "stereo_2015" or kitti.is_stereo_2015(path) for name, path in drives.items()):
             raise ValueError(
                 "stereo_2015 is for finished models, nothing is chosen on it: take other drives here, and measure with "
-                "python -m monodepth_lib.testing"
+                "monodepth evaluate"
             )
         return {f"{side}_drives": sorted(names) for side, names in (("train", train), ("val", val), ("test", test))}
 
@@ -69,15 +69,15 @@ class Pictures:
         options = dict(drives=self.drives(side), cameras=self.cameras, size=size, cache_dir=self.cache_dir) | options
         return prepare_dataloader(self.folder, side, **options)
 
-    def training(self, recipe: Recipe, seed: int) -> CachedDrives:
+    def training(self, recipe: Recipe, seed: int) -> CachedPairs:
         """The pairs to learn from, whose `__getitems__` makes a batch, and the `odds` with which each is drawn."""
         self.named()  # refuses before a picture is read
         loader = self.loader("train", recipe.stored_size, batch_size=recipe.batch_size, seed=seed)
-        dataset: CachedDrives = loader.dataset  # type: ignore[assignment]
+        dataset: CachedPairs = loader.dataset  # type: ignore[assignment]
         own = len(dataset.pairs)
         if recipe.also:
             pairs = [*dataset.pairs, *kitti.select_pairs(files.project_path(recipe.also), "train")]
-            dataset = CachedDrives(pairs, prepare_cache(pairs, recipe.stored_size, self.cache_dir), True, seed)
+            dataset = CachedPairs(pairs, prepare_cache(pairs, recipe.stored_size, self.cache_dir), True, seed)
         twice = [bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs]
         odds = 1.0 + np.array(twice)
         odds[own:] = odds[:own].sum() / 2 / max(1, len(odds) - own)
@@ -166,7 +166,7 @@ def described(recipe: Recipe, pictures: Pictures, minutes: float, steps: int | N
     return {**budget, "cameras": pictures.cameras, **pictures.named(), **recipe.switches()}
 
 
-def make_batch(dataset: CachedDrives, recipe: Recipe, course: Course, rng: np.random.Generator) -> dict:
+def make_batch(dataset: CachedPairs, recipe: Recipe, course: Course, rng: np.random.Generator) -> dict:
     """The batch of a step: which pairs, and what is done to both their views."""
     dataset.epoch = course.steps  # flip and colours are drawn by seed, step and pair
     chosen = rng.choice(len(dataset.odds), recipe.batch_size, replace=False, p=dataset.odds)
@@ -213,7 +213,7 @@ def train(
             rng = np.random.default_rng([seed, course.steps])
             yield make_batch(dataset, recipe, course, rng)
 
-    def save_when_due(mean: Mean) -> None:
+    def save_when_due(mean: AverageMeter) -> None:
         if checkpoints.due(save_minutes):
             checkpoints.save(history, mean)
 
@@ -231,7 +231,7 @@ def train(
             done = {"step": course.steps, "minutes": course.seconds / 60, "train_loss": trained["loss"]}
             log(f"step {course.steps:>6} {done['minutes']:6.1f} min  train {trained['loss']:.4f}  {said(found)}")
             history.append({**done, **found})
-            mean = Mean()
+            mean = AverageMeter()
             checkpoints.save(history)
 
     answer = without_head_batch_norm(answer)
@@ -247,7 +247,7 @@ def train(
     }
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
-    with files.written_beside(output / "result.json") as partial:
+    with files.atomic_write(output / "result.json") as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")
     for path in (checkpoints.last, checkpoints.previous):
         path.unlink(missing_ok=True)
@@ -265,7 +265,7 @@ def standard_loss(model: nn.Module, own: DataLoader, judged: DataLoader) -> floa
     `own` are the pictures at the network's size, `judged` the same at the size of the loss, to which maps are resized.
     """
     model.eval()
-    loss, mean = MonodepthLoss(), Mean()
+    loss, mean = MonodepthLoss(), AverageMeter()
     for seen, batch in zip(own, judged, strict=True):
         left, right = batch["left_image"], batch["right_image"]
         height, width = left.shape[-2:]
@@ -300,7 +300,7 @@ def said(found: dict) -> str:
     """Measured figures in half a line."""
     parts = [f"loss {found['val_loss']:.4f}"] if "val_loss" in found else []
     if pp := found.get("pp"):
-        parts.append(f"Abs Rel {pp['abs_rel']:.4f} RMSE {pp['rmse']:.2f} d1 {pp['d1']:.3f} D1-all {pp['d1_all']:.3f}")
+        parts.append(f"Abs Rel {pp['abs_rel']:.4f} RMSE {pp['rmse']:.2f} d1 {pp['a1']:.3f} D1-all {pp['d1_all']:.3f}")
     return "  ".join(parts)
 
 

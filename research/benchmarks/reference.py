@@ -95,7 +95,7 @@ class Network(nn.Module):
     def __init__(self, name: str, width: int = 64):
         super().__init__()
         if name == "unet":
-            self.encoder: nn.Module = UnetEncoder(width)
+            self.encoder: nn.Module = UnetEncoder(base_channels)
             skips, widths = self.encoder.channels[:-1], self.encoder.channels[:-1]
         elif name == "resnet18_md":
             self.encoder = Resnet18Encoder()

@@ -1,1 +1,0 @@
-"""How fast the library is, beside a plain implementation of the same method: `python -m benchmarks --help`."""
