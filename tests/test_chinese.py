@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from kit import ROOT, tool
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-ROOT = Path(__file__).resolve().parent.parent
-specification = importlib.util.spec_from_file_location("make_chinese", ROOT / "tools" / "make_chinese.py")
-assert specification is not None and specification.loader is not None
-make_chinese = sys.modules["make_chinese"] = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(make_chinese)
+make_chinese = tool("make_chinese")
 
 translated = pytest.mark.skipif(not (ROOT / "notebooks" / "zh").is_dir(), reason="there is no notebooks/zh yet")
 
@@ -113,8 +108,7 @@ def test_an_english_cell_that_changes_names_its_stale_chinese_one_until_it_is_me
     assert "cell b: stale" in found
     text = make_chinese.extract([english])
     assert "0.53 m" in text and "基线 $B$。" in text and "深度" not in text  # the old Chinese is there to be mended
-    make_chinese.merge(fill(text, "基线 $B$ 为 0.53 m。"), english.parent)
-    # the old Chinese stood below the new one in the block
+    make_chinese.merge(text.replace("基线 $B$。", "基线 $B$ 为 0.53 m。"), english.parent)
     assert make_chinese.problems(english) == []
 
 
@@ -154,7 +148,7 @@ def test_what_cannot_be_merged_is_named_and_nothing_is_written(english):
         make_chinese.merge("%%% cell 01_small c 0\n%%% english\nx\n%%% chinese\ny\n", english.parent)
     with pytest.raises(ValueError, match="block '%%% cell 01_small a': expected a notebook"):
         make_chinese.merge("%%% cell 01_small a\n%%% english\n", english.parent)
-    with pytest.raises(FileNotFoundError, match="09_other.ipynb is missing"):
+    with pytest.raises(FileNotFoundError, match=r"09_other\.ipynb is missing"):
         make_chinese.merge("%%% cell 09_other a 0\n%%% english\nx\n%%% chinese\ny\n", english.parent)
     assert not make_chinese.chinese_path(english).exists()
 

@@ -1,7 +1,7 @@
 """The Chinese notebooks: code and outputs from the English ones, prose in Chinese, and a list of what is stale.
 
     python tools/make_chinese.py                      every notebooks/zh/*.ipynb from notebooks/*.ipynb, prose kept
-    python tools/make_chinese.py check                exit status 1, with a line a cell, if something is stale or missing
+    python tools/make_chinese.py check                exit status 1 and a line a cell, if one is stale or missing
     python tools/make_chinese.py extract -o todo.md   the cells that want a translation (--all: every cell)
     python tools/make_chinese.py merge todo.md        puts the translations in
     python tools/make_chinese.py terms                cells whose English has a term of the glossary, their Chinese not
@@ -99,7 +99,7 @@ def combine(english: NotebookNode, chinese: NotebookNode | None) -> NotebookNode
 
 
 def sync(english: Path) -> list[str]:
-    """Writes the Chinese notebook of an English one; returns the cells that were dropped, as they have no English one."""
+    """Writes the Chinese notebook of an English one; returns the cells dropped, which have no English one."""
     target = chinese_path(english)
     old = read(target) if target.is_file() else None
     new = combine(read(english), old)
@@ -233,7 +233,7 @@ def extract(paths: list[Path], everything: bool = False) -> str:
 
 
 def parse(text: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """(notebook, cell) -> (hash, Chinese prose) of the blocks that have some. Raises ValueError naming a broken block."""
+    """(notebook, cell) -> (hash, Chinese prose) of the blocks that have some. Raises ValueError for a broken block."""
     found = {}
     for block in re.split(r"^%%% cell ", text, flags=re.MULTILINE)[1:]:
         head, *body = block.split("\n", 1)
