@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -110,7 +109,7 @@ def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iter
     target = pick_device(device)
     if type(loader.dataset) is StereoPairs:
         dataset = copy.copy(loader.dataset)
-        dataset.left_alone = True
+        dataset.left_only = True
         loader = DataLoader(
             dataset,
             batch_sampler=loader.batch_sampler,
@@ -126,17 +125,9 @@ def predicted_batches(model: Monodepth, loader: DataLoader, device: str) -> Iter
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
-def read_pair_truth(pair: kitti.Pair, cameras: str) -> tuple[Tensor, kitti.Calibration]:
-    """True depth (H, W) in metres of a pair's left view, and the camera it was taken with."""
-    with Image.open(pair.left) as image:
-        camera = kitti.calibration(pair.folder, image.width, cameras, pair.left.stem)
-    return torch.from_numpy(kitti.read_truth(pair, camera)), camera
-
-
 def score(
     pairs: Sequence[kitti.Pair],
     disparities: Iterable[np.ndarray | Tensor],
-    cameras: str = "colour",
     cap: float = depth.MAX_DEPTH,
     crop: str = "none",
     median_scaling: bool = False,
@@ -152,7 +143,7 @@ def score(
     for pair, disparity in zip(pairs, disparities, strict=True):
         if pair.truth is None:
             continue
-        truth, camera = read_pair_truth(pair, cameras)
+        truth, camera = torch.from_numpy(pair.ground_truth()), pair.calibration
         values = disparity if isinstance(disparity, Tensor) else torch.from_numpy(np.array(disparity))
         resized = depth.resize_map(values, truth.shape)
         predicted = depth.disparity_to_depth(resized, camera.focal_baseline)
@@ -188,8 +179,8 @@ def training_pairs(
     data_dir: str | Path,
     drives: str | list[str] | None,
     test: Sequence[kitti.Pair],
-    cameras: str = "colour",
-    truth: str = "auto",
+    cameras: kitti.CameraName = "colour",
+    truth: kitti.TruthKind = "auto",
 ) -> list[kitti.Pair]:
     """Pairs with truth of the training side that belongs to the test `drives`, for `baseline`; [] where there is none.
 
@@ -199,7 +190,7 @@ def training_pairs(
     split = drives if isinstance(drives, str) and drives in kitti.SPLITS else None
     held_out = {pair.folder.name for pair in test}
     try:
-        pairs = kitti.select_pairs(kitti.project_path(data_dir), "train", split, cameras, truth)
+        pairs = kitti.select_pairs(kitti.project_path(data_dir), "train", split, cameras=cameras, truth=truth)
     except FileNotFoundError:
         return []
     known = [pair for pair in pairs if pair.truth and pair.folder.name not in held_out]
@@ -209,7 +200,6 @@ def training_pairs(
 def baseline(
     pairs: Sequence[kitti.Pair],
     data_dir: str | Path,
-    cameras: str = "colour",
     size: tuple[int, int] = (128, 416),
     train: Sequence[kitti.Pair] = (),
 ) -> tuple[Sequence[Tensor], str]:
@@ -224,34 +214,33 @@ def baseline(
     if not known:
         return OnDemand(pairs, lambda pair: torch.zeros(size)), "no true depth"
 
-    def part(pair: kitti.Pair) -> tuple[Tensor, kitti.Calibration]:
-        truth, camera = read_pair_truth(pair, cameras)
-        return depth.mean_inverse_depth([truth], size), camera
+    def part(pair: kitti.Pair) -> Tensor:
+        return depth.mean_inverse_depth([torch.from_numpy(pair.ground_truth())], size)
 
     def of_training(pair: kitti.Pair) -> Tensor:
-        return torch.zeros(size) if pair.truth is None else read_pair_truth(pair, cameras)[1].focal_baseline * inverse
+        return torch.zeros(size) if pair.truth is None else pair.calibration.focal_baseline * inverse
 
     if path.is_file():
         inverse, source = torch.from_numpy(np.load(path)), "mean of the training truth"
         return OnDemand(pairs, of_training), source
     if train:
-        truths = (read_pair_truth(pair, cameras)[0] for pair in train)
+        truths = (torch.from_numpy(pair.ground_truth()) for pair in train)
         inverse = depth.fill_rows(depth.mean_inverse_depth(truths, size))
         return OnDemand(pairs, of_training), f"mean of the training truth ({len(train)} images)"
 
     total, count = torch.zeros(size), torch.zeros(size)
     for pair in known:
-        one = part(pair)[0]
+        one = part(pair)
         total += one
         count += one > 0
 
     def of_others(pair: kitti.Pair) -> Tensor:
         if pair.truth is None:
             return torch.zeros(size)
-        own, camera = part(pair)
+        own = part(pair)
         others = count - (own > 0).float()
         mean = torch.where(others > 0, (total - own) / others.clamp(min=1), 0.0)
-        return camera.focal_baseline * depth.fill_rows(mean)
+        return pair.calibration.focal_baseline * depth.fill_rows(mean)
 
     source = "mean of the other images' truth" if len(known) > 1 else "80 m everywhere, for want of other truth"
     return OnDemand(pairs, of_others), source
@@ -363,7 +352,6 @@ def evaluate(
     pairs: Sequence[kitti.Pair],
     answers: Mapping[str, Iterable[np.ndarray | Tensor]],
     data_dir: str | Path,
-    cameras: str = "colour",
     *,
     size: tuple[int, int] = (128, 416),
     cap: float = depth.MAX_DEPTH,
@@ -380,11 +368,11 @@ def evaluate(
     known = [pair for pair in pairs if pair.truth is not None]
     if not known:
         raise ValueError(f"{data_dir}: no pair has a truth of the kind asked for, so there is nothing to measure")
-    kinds = sorted({f"{kitti.truth_kind(p.truth)}{'-x' if p.laser_x else ''}" for p in known if p.truth})
+    kinds = sorted({pair.truth_kind for pair in known})
     if crop == "auto":
         crop = "garg" if kinds in (["scan"], ["scan-x"]) else "none"
 
-    guess, source = baseline(pairs, data_dir, cameras, size, train)
+    guess, source = baseline(pairs, data_dir, size, train)
     rows_of = {**answers, f"baseline: {source}": guess}
     notes = []
     if len(kinds) > 1:
@@ -405,7 +393,7 @@ def evaluate(
     report: dict = {
         "data": str(data_dir),
         "drives": sorted({pair.folder.name for pair in known}),
-        "cameras": cameras,
+        "cameras": " and ".join(sorted({pair.cameras for pair in known})),
         "truth": kinds,
         "truth_folders": sorted({pair.truth.parent.name for pair in known if pair.truth}),
         "images": len(known),
@@ -421,7 +409,7 @@ def evaluate(
     for name, disparities in rows_of.items():
         shown = f"{name}, median-scaled" if median_scaling else name
         progress = tqdm(disparities, shown, len(pairs), disable=None, leave=False)  # in a terminal only
-        rows = score(pairs, progress, cameras, cap, crop, median_scaling, by_distance=True)
+        rows = score(pairs, progress, cap, crop, median_scaling, by_distance=True)
         mean, spread = mean_row(rows, shown), spread_row(rows, shown)
         if median_scaling:
             ratios = [row["ratio"] for row in rows]
@@ -480,13 +468,15 @@ def write_report(report: dict, output_dir: str | Path) -> tuple[Path, Path]:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def find_test_pairs(data_dir: str | Path, drives: str | None, cameras: str, truth: str) -> list[kitti.Pair]:
+def find_test_pairs(
+    data_dir: str | Path, drives: str | None, cameras: kitti.CameraName, truth: kitti.TruthKind
+) -> list[kitti.Pair]:
     """The pairs of the test side (`kitti.select_pairs`); of a folder that has no side "test", all its drives'."""
     root = kitti.project_path(data_dir)
     if drives is None and not (root / kitti.SPLIT_FOLDERS["test"]).is_dir():
         found = kitti.find_drives(root)
         return [pair for folder in found.values() for pair in kitti.find_pairs(folder, cameras, truth)]
-    return kitti.select_pairs(root, "test", drives, cameras, truth)
+    return kitti.select_pairs(root, "test", drives, cameras=cameras, truth=truth)
 
 
 def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
@@ -511,7 +501,6 @@ def run(options: argparse.Namespace) -> dict:
         known,
         {name: predict_each(model, loader, options.device, options.post_process)},
         options.data,
-        options.cameras,
         size=size,
         cap=options.cap,
         crop=options.crop,

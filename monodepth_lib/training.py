@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from .checkpoints import AverageMeter, Checkpoints, check_finite, collapsed_epochs
 from .data import pick_device, prepare_dataloader, set_epoch, to_device
 from .files import project_path
-from .kitti import check_split, select_drives
+from .kitti import check_split, select_drives, select_pairs
 from .losses import MonodepthLoss
 from .memory import kept_memory
 from .networks import SMALLEST, Monodepth, get_model, load_model, save_model
@@ -310,20 +310,16 @@ def loaders(options: argparse.Namespace, config: dict) -> tuple[DataLoader, Data
         select_drives(root, "train", options.train_drives),
         select_drives(root, "val", options.val_drives),
     )
+    chosen = {"cameras": options.cameras, "bad_pairs": options.bad_pairs}
     common = {
-        "cameras": options.cameras,
         "size": (config["height"], config["image_width"]),
         "batch_size": config["batch_size"] // processes,
         "workers": config["workers"],
-        "rank": rank,
-        "world_size": processes,
         "cache_dir": options.cache_dir,
-        "bad_pairs": options.bad_pairs,
     }
-    return (
-        prepare_dataloader(root, "train", options.train_drives, seed=options.seed, **common),
-        prepare_dataloader(root, "val", options.val_drives, **common),
-    )
+    train = select_pairs(root, "train", options.train_drives, **chosen)
+    val = select_pairs(root, "val", options.val_drives, **chosen)
+    return prepare_dataloader(train, train=True, seed=options.seed, **common), prepare_dataloader(val, **common)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -362,7 +358,11 @@ def main(arguments: list[str] | None = None) -> int:
             if options.cache_dir and processes > 1:
                 dist.barrier()
         torch.manual_seed(options.seed)
-        named = {"base_channels": config["base_channels"], "imagenet": options.imagenet, "grey": options.cameras == "grey"}
+        named = {
+            "base_channels": config["base_channels"],
+            "imagenet": options.imagenet,
+            "grey": options.cameras == "grey",
+        }
         train(
             load_model(options.init) if options.init else get_model(config["model"], **named),
             train_loader,
