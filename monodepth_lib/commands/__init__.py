@@ -1,0 +1,61 @@
+"""The commands of the shell, one module each: `monodepth --help` lists them. Here is what their command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import sys
+from collections.abc import Callable
+
+# --- types for argparse: each says which argument is wrong and what it may be ---
+
+
+def number(kind: type, lowest: float = -math.inf, *, above: float = -math.inf, highest: float = math.inf) -> Callable:
+    """Reads an int or a float that is finite, at least `lowest`, more than `above` and at most `highest`."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if value < lowest or value > highest or value <= above:
+            words = [f"at least {lowest}"] * (lowest > -math.inf) + [f"more than {above}"] * (above > -math.inf)
+            words += [f"at most {highest}"] * (highest < math.inf)
+            raise argparse.ArgumentTypeError(f"{text} must be {' and '.join(words)}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it when `text` is no number
+    return read
+
+
+def positive(kind: type) -> Callable:
+    """`number` of more than 0."""
+    return number(kind, above=0)
+
+
+finite = number(float)
+count = number(int, 0)  # how many: 0, 1, 2, ...
+seed = number(int, 0, highest=2**32 - 1)  # what torch, numpy and random all take
+
+
+def names(text: str) -> str:
+    """Names separated by commas, none of them empty; returns the text."""
+    if not all(name.strip() for name in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names separated by commas: a,b")
+    return text
+
+
+# --- the console ---
+
+
+def any_console() -> None:
+    """Lets the console show what it cannot spell as `\\u65e5`: no print ends a run, whatever the system's encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a notebook's or a test's own stream
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def start(main: Callable[[], int]) -> None:
+    """Ends the process with what `main()` returns: the last line of each command."""
+    any_console()
+    sys.exit(main())
