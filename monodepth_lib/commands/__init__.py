@@ -68,6 +68,16 @@ def names(text: str) -> str:
     return text
 
 
+def here(text: str) -> Path:
+    """A path of the command line: it counts from where the user stands."""
+    return Path(text).expanduser().absolute()
+
+
+def weights(text: str) -> str:
+    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
+    return str(here(text)) if text.endswith(".safetensors") else text
+
+
 # --- the process ---
 
 
