@@ -154,11 +154,14 @@ def short_name(name: str, longest: int = 200) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of `folder`. Raises BlockingIOError when there is one; the lock ends with its process."""
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keeps a second run out of `folder`; the lock ends with its process.
+
+    Raises BlockingIOError when another one is still there after `patience` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=patience):
             yield
     except Timeout as error:
         raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import data, depth, gif, kitti, losses, plots, testing, transforms
+from . import data, depth, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -413,7 +413,7 @@ def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image]
     return sheet
 
 
-def testing_panel(model: torch.nn.Module, pairs: Sequence[kitti.Pair]) -> Panel:
+def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Panel:
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
