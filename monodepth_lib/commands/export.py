@@ -21,6 +21,7 @@ from torch import nn
 from ..files import atomic_write
 from ..networks import SMALLEST, Monodepth, load_model
 from . import number, start
+from .paths import user_path, user_weights
 
 OUTPUTS = ("disparity", "disparity_2", "disparity_4", "disparity_8")
 TOLERANCE = 1e-4  # of the width: a file further from torch's answer is not kept
@@ -100,18 +101,17 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
     parser.add_argument("--onnx", metavar="FILE", help="the file to write (default: output/export/WEIGHTS.onnx)")
-    parser.add_argument("--size", nargs=2, type=number(int, SMALLEST), metavar=("H", "W"), help="default: as trained")
+    parser.add_argument("--size", nargs=2, type=number(int, SMALLEST, highest=4096), metavar=("H", "W"))
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 not done."""
     options = read_options(arguments)
-    path = Path(options.onnx or f"output/export/{Path(options.weights).stem}.onnx").expanduser()
+    path = user_path(options.onnx or f"output/export/{Path(options.weights).stem}.onnx")
     try:
         check_free(path)
-        weights = Path(options.weights).expanduser()
-        model = load_model(weights.resolve() if weights.is_file() else options.weights)
+        model = load_model(user_weights(options.weights))
         difference = export_onnx(model, path, options.size)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
