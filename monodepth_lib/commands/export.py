@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..checkpoints import load_model
 from ..files import atomic_write
-from ..networks import SMALLEST, Monodepth, load_model
+from ..networks import SMALLEST, Monodepth
 from . import number, start
 from .paths import user_path, user_weights
 
