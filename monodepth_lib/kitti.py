@@ -606,7 +606,7 @@ def read_camera_file(path: str | Path) -> Calibration:
     return Calibration(focal, baseline, int(width), str(path), (place[0], place[1]) if place else None)
 
 
-def _nearest(drive: Path, names: Sequence[str]) -> Path | None:
+def nearest_file(drive: Path, names: Sequence[str]) -> Path | None:
     """The first of `names` that is a file in the drive or, if not there, in the three folders above it.
 
     For a symbolic link the folders around the link come first, those around what it points to second.
@@ -625,7 +625,7 @@ def _calibration_path(drive: Path, frame: str) -> Path | None:
     """The file that holds the calibration of a frame: your own, stereo 2015, stereo 2012 and object, odometry, raw."""
     scene = frame.partition("_")[0]
     of_frame = [f"calib_cam_to_cam/{scene}.txt", f"calib/{scene}.txt", "calib.txt"]
-    return _nearest(drive, ["camera.json", *of_frame, *_dated(drive, "calib_cam_to_cam.txt")])
+    return nearest_file(drive, ["camera.json", *of_frame, *_dated(drive, "calib_cam_to_cam.txt")])
 
 
 def calibration(drive: str | Path, width: int, cameras: CameraName = "colour", frame: str = "") -> Calibration:
@@ -699,7 +699,7 @@ def laser_to_picture(pair: Pair) -> np.ndarray:
         move[:3] = _matrix(lines, "Tr_velo_to_cam", 4, path)
     else:
         name = "calib_velo_to_cam.txt"
-        laser = _nearest(pair.folder, _dated(pair.folder, name))
+        laser = nearest_file(pair.folder, _dated(pair.folder, name))
         if laser is None:
             raise FileNotFoundError(f"{pair.folder} has no {name} in or above it: fetch the date's calib.zip")
         rectify[:3, :3] = _matrix(lines, "R_rect_00", 3, path)

@@ -10,14 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .data import pick_device
-
-
-def process() -> tuple[int, int]:
-    """This process's number in its group and how many there are: (0, 1) without a group."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+from .data import pick_device, process
 
 
 def gather(value: object) -> list:

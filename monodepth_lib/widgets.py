@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import data, depth, gif, kitti, losses, plots, testing, transforms
+from . import data, depth, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -413,7 +413,7 @@ def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image]
     return sheet
 
 
-def testing_panel(model: torch.nn.Module, pairs: Sequence[kitti.Pair]) -> Panel:
+def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Panel:
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
@@ -425,20 +425,20 @@ def testing_panel(model: torch.nn.Module, pairs: Sequence[kitti.Pair]) -> Panel:
     model.eval()
 
     @lru_cache(maxsize=64)
-    def read(frame: int):
+    def read(frame: int) -> tuple[Image.Image, torch.Tensor | None]:
         pair = pairs[frame]
-        picture = data.read_picture(pair.left)
-        image = to_tensor(picture.resize((width, height), Image.Resampling.BILINEAR))
-        scales = testing.predict_scales(model, image[None].to(device))
-        maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
-        truth = torch.from_numpy(pair.ground_truth()) if pair.truth else None
-        return picture, maps, pair.calibration.focal_baseline, truth
+        return data.read_picture(pair.left), torch.from_numpy(pair.ground_truth()) if pair.truth else None
+
+    @lru_cache(maxsize=64)
+    def predict(frame: int, scale: int) -> list[torch.Tensor]:
+        image = to_tensor(read(frame)[0].resize((width, height), Image.Resampling.BILINEAR))
+        return [maps[0].cpu() for maps in testing.predict(model, image[None].to(device), scale)]
 
     def draw(
         frame: int, scale: int, post_processing: bool, reach: tuple[int, int], error_map: bool, row: int, column: int
     ) -> Image.Image:
-        picture, maps, focal_baseline, truth = read(frame)
-        disparity = maps[scale][post_processing]
+        picture, truth = read(frame)
+        disparity, focal_baseline = predict(frame, scale)[post_processing], pairs[frame].calibration.focal_baseline
         full = truth.shape if truth is not None else (picture.height, picture.width)
         predicted = depth.disparity_to_depth(depth.resize_map(disparity, full), focal_baseline)
         size = 416, round(416 * picture.height / picture.width)
