@@ -7,6 +7,7 @@ so that a headless run fails where `interact` would swallow it.
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -31,6 +32,11 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def in_red(words: str) -> str:
+    """Words of an error as HTML; a <drive> in them is shown as it is."""
+    return f'<b style="color:#b00020">{html.escape(words)}</b>'
 
 
 class Panel(ipywidgets.VBox):
@@ -60,7 +66,7 @@ class Panel(ipywidgets.VBox):
         try:
             self.picture.value = png(self.image())
         except Exception as error:
-            self.message.value = f'<b style="color:#b00020">{type(error).__name__}: {error}</b>'
+            self.message.value = in_red(f"{type(error).__name__}: {error}")
             raise
         self.message.value = ""
 
@@ -568,7 +574,7 @@ def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50
         try:
             below: ipywidgets.DOMWidget = point_view(points, colours, furthest)
         except ImportError as error:
-            below = ipywidgets.HTML(f'<b style="color:#b00020">{error}</b>')
+            below = ipywidgets.HTML(in_red(str(error)))
         box.children = (button, below)
 
     button.on_click(opened)
