@@ -40,6 +40,18 @@ class Calibration:
         return self.focal_px * self.baseline_m / self.width
 
 
+def check_camera(focal_px: float, baseline_m: float, width: int) -> None:
+    """Raises ValueError asking for the unit of a number that no stereo camera has; `width` is the pictures' in px."""
+    if not 0 < baseline_m <= 10:
+        asked = f". Is it in millimetres? Then write {baseline_m / 1000:g}" if baseline_m > 10 else ""
+        raise ValueError(f"baseline_m is {baseline_m:g}; cameras stand more than 0 and at most 10 metres apart{asked}")
+    if not 0.2 <= focal_px / width <= 5:
+        raise ValueError(
+            f"focal_px is {focal_px:g} for pictures {width} px wide; cameras have 0.2 to 5 times the width. Is it in "
+            "millimetres? Then write it times the width in px, divided by the sensor's width in millimetres"
+        )
+
+
 def read_calibration_lines(path: str | Path) -> dict[str, np.ndarray]:
     """The lines "key: numbers" of one of KITTI's calibration files, float64; lines of words (a date) are left out."""
     lines = {}
@@ -118,6 +130,10 @@ def read_camera_file(path: str | Path) -> Calibration:
         if key == "width" and value != int(value):
             raise ValueError(f"{path}: width is {value!r}; it must be a whole number of px")
     focal, baseline, width, *place = (float(value) for _, value in named)
+    try:
+        check_camera(focal, baseline, int(width))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Calibration(focal, baseline, int(width), str(path), (place[0], place[1]) if place else None)
 
 

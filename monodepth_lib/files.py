@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import time
@@ -145,20 +144,15 @@ def remove_leftovers(folder: Path, start: str) -> None:
                 old.unlink()
 
 
-def short_name(name: str, longest: int = 200) -> str:
-    """`name`, or where it has more than `longest` bytes, its beginning and a hash of the whole: still its own name."""
-    if len(name.encode()) <= longest:
-        return name
-    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name.encode()[: longest - len(end)].decode(errors="ignore") + end
-
-
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of `folder`. Raises BlockingIOError when there is one; the lock ends with its process."""
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keeps a second run out of `folder`; the lock ends with its process.
+
+    Raises BlockingIOError when another one is still there after `patience` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=patience):
             yield
     except Timeout as error:
         raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error

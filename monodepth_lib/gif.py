@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import GifImagePlugin, Image
 from torch import Tensor
 
 from .depth import MAX_DEPTH, viewer_points
@@ -60,23 +61,35 @@ def side_by_side(
     return frame
 
 
-def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second: float = 10) -> Path:
-    """Writes an endless gif. Raises ValueError without frames, OSError naming a file that cannot be written."""
-    if not frames:
-        raise ValueError("a gif needs at least one frame")
+def write_gif(frames: Iterable[Image.Image], path: str | Path, frames_per_second: float = 10) -> Path:
+    """Writes an endless gif of frames, one after the other: given a generator, a long film never fills the memory.
+
+    Raises ValueError without frames, OSError naming a file that cannot be written.
+    """
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second is {frames_per_second}; it must be more than 0")
     path = Path(path)
     with atomic_write(path) as partial:
-        frames[0].save(
-            partial,
-            format="GIF",
-            save_all=True,
-            append_images=frames[1:],
-            duration=round(1000 / frames_per_second),
-            loop=0,
-        )
+        stream_gif(((frame, 1 / frames_per_second) for frame in frames), partial)
     return path
+
+
+def stream_gif(frames: Iterable[tuple[Image.Image, float]], path: str | Path) -> None:
+    """Writes an endless gif of frames and their seconds, one after the other: a long clip need not fit in memory.
+
+    A frame that equals the one before it stays a frame of its own, and each has its own 256 colours.
+    """
+    with open(path, "wb") as file:
+        for index, (picture, seconds) in enumerate(frames):
+            if index == 0:
+                file.write(b"GIF89a" + struct.pack("<HHBBB", *picture.size, 0, 0, 0))
+                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # repeat for ever
+            indexed = picture.quantize(256)
+            for block in GifImagePlugin.getdata(indexed, duration=round(1000 * seconds), include_color_table=True):
+                file.write(block)
+        if not file.tell():
+            raise ValueError("a gif needs at least one frame")
+        file.write(b";")
 
 
 def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH) -> int:
