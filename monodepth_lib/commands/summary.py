@@ -107,7 +107,7 @@ def same_picture(runs: Sequence[Result]) -> tuple[list, list[str]]:
     for values in next(one.status["notebooks"] for one in runs if one.name in maps).values():
         with contextlib.suppress(KeyError, OSError, ValueError):  # the data may be elsewhere by now
             root = project_path(values["data_dir"])
-            pairs = kitti.select_pairs(root, "test", values["test_drives"], cameras=values["cameras"])
+            pairs = kitti.select_pairs(root, "test", values["test_drives"], cameras=values["cameras"], bad_pairs="skip")
             pictures = [read_picture({pair.name: pair.left for pair in pairs}[name])]
     images = [Image.fromarray(np.asarray(found[name])) for found in maps.values() if name in found]
     size = (pictures or images)[0].size  # of all, whatever the networks' sizes: fractions of the width stay as they are
