@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import math
+import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+
+
+def command_parser(name: str, words: str | None, example: str) -> argparse.ArgumentParser:
+    """The parser of `monodepth <name>`: its help is `words` as they stand, the arguments and an example."""
+    return argparse.ArgumentParser(
+        f"monodepth {name}",
+        description=words,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def short_name(name: str, room: int = 200) -> str:
+    """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
+    if len(name.encode()) <= room:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: room - 9].decode(errors='ignore')}-{mark}"
+
 
 # --- types for argparse: each says which argument is wrong and what it may be ---
 
@@ -45,17 +68,36 @@ def names(text: str) -> str:
     return text
 
 
-# --- the console ---
+def here(text: str) -> Path:
+    """A path of the command line: it counts from where the user stands."""
+    return Path(text).expanduser().absolute()
 
 
-def any_console() -> None:
-    """Lets the console show what it cannot spell as `\\u65e5`: no print ends a run, whatever the system's encoding."""
+def weights(text: str) -> str:
+    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
+    return str(here(text)) if text.endswith(".safetensors") else text
+
+
+# --- the process ---
+
+
+def settle() -> None:
+    """Makes the process fit for every machine: no print may end a run, and there is a home folder.
+
+    What the system's encoding cannot spell is shown as `\\u65e5`. A user without a name, as containers have them, gets
+    a home folder for this run; Jupyter, matplotlib and torch ask for one.
+    """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a notebook's or a test's own stream
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="monodepth-home-")
+        os.environ.setdefault("USER", "nobody")
 
 
 def start(main: Callable[[], int]) -> None:
     """Ends the process with what `main()` returns: the last line of each command."""
-    any_console()
+    settle()
     sys.exit(main())

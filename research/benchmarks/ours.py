@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from monodepth_lib import data, losses, networks, testing, training
+from monodepth_lib import data, kitti, losses, networks, testing, training
 
 
 def training_step(
@@ -54,9 +54,8 @@ def loader(
 ) -> DataLoader:
     """The loader of training; with `cache`, from pictures that are decoded once, here and now."""
     return data.prepare_dataloader(
-        drive.parent,
-        "train",
-        [drive.name],
+        kitti.find_pairs(drive),
+        train=True,
         size=size,
         batch_size=batch_size,
         augment=augment,
@@ -67,5 +66,5 @@ def loader(
 
 def test_drive(network: nn.Module, drive: Path, size: tuple[int, int], output: Path, batch_size: int = 1):
     """Predicts a drive as notebook 06 does, `batch_size` pictures at a time; returns the post-processed maps."""
-    tests = data.prepare_dataloader(drive.parent, "test", [drive.name], size=size, batch_size=batch_size)
+    tests = data.prepare_dataloader(kitti.find_pairs(drive), size=size, batch_size=batch_size)
     return testing.predict_loader(network, tests, output, "cpu")[2]  # type: ignore[arg-type]

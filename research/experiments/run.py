@@ -37,7 +37,7 @@ class Pictures:
     """Where a run's pictures come from: three sides of a data folder, decoded once into `cache_dir`."""
 
     folder: str
-    cameras: str = "grey"
+    cameras: kitti.CameraName = "grey"
     val_drives: str | None = None
     test_drives: str | None = None  # None: stereo_2012 where there is one, else the folder test
     cache_dir: str = "output/cache"
@@ -64,10 +64,13 @@ class Pictures:
             )
         return {f"{side}_drives": sorted(names) for side, names in (("train", train), ("val", val), ("test", test))}
 
-    def loader(self, side: str, size: tuple[int, int], **options) -> DataLoader:
+    def pairs(self, side: kitti.Side) -> list[kitti.Pair]:
+        return kitti.select_pairs(files.project_path(self.folder), side, self.drives(side), cameras=self.cameras)
+
+    def loader(self, side: kitti.Side, size: tuple[int, int], **options) -> DataLoader:
         """Pictures as they are and in order, unless `options` of `prepare_dataloader` say otherwise."""
-        options = dict(drives=self.drives(side), cameras=self.cameras, size=size, cache_dir=self.cache_dir) | options
-        return prepare_dataloader(self.folder, side, **options)
+        options = dict(train=side == "train", size=size, cache_dir=files.project_path(self.cache_dir)) | options
+        return prepare_dataloader(self.pairs(side), **options)
 
     def training(self, recipe: Recipe, seed: int) -> CachedPairs:
         """The pairs to learn from, whose `__getitems__` makes a batch, and the `odds` with which each is drawn."""
@@ -77,7 +80,9 @@ class Pictures:
         own = len(dataset.pairs)
         if recipe.also:
             pairs = [*dataset.pairs, *kitti.select_pairs(files.project_path(recipe.also), "train")]
-            dataset = CachedPairs(pairs, prepare_cache(pairs, recipe.stored_size, self.cache_dir), True, seed)
+            dataset = CachedPairs(
+                pairs, prepare_cache(pairs, recipe.stored_size, files.project_path(self.cache_dir)), True, seed
+            )
         twice = [bool(recipe.draw_twice) and p.folder.name.startswith(recipe.draw_twice) for p in dataset.pairs]
         odds = 1.0 + np.array(twice)
         odds[own:] = odds[:own].sum() / 2 / max(1, len(odds) - own)
@@ -290,7 +295,7 @@ def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
                 kept += new
         with warnings.catch_warnings():  # the focal length of stereo 2012 is known by its width
             warnings.filterwarnings("ignore", message=".*using KITTI's f and B")
-            plain, processed = (testing.score(pairs, kept, pictures.cameras) for kept in maps)
+            plain, processed = (testing.score(pairs, kept) for kept in maps)
         found |= {"plain": testing.mean_row(plain, "plain"), "pp": testing.mean_row(processed, "post-processed")}
         found |= {"spread": testing.spread_row(processed, "spread over images"), "images": len(processed)}
     return found
