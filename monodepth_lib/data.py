@@ -233,7 +233,7 @@ def prepare_dataloader(
 
 
 def process() -> tuple[int, int]:
-    """This process's place in the group and the group's size: (0, 1) without a group."""
+    """This process's number in its group and how many there are: (0, 1) without a group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
