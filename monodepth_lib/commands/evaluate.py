@@ -3,8 +3,6 @@
 Prints the table of the model beside two references, one that does not look and one that sees both views, and writes
 `metrics.json` and `metrics.csv` (a line an image and answer). Results of other weights or data in the output folder
 stay: the folder then gets a number, which is said.
-
-Example: monodepth evaluate --weights unet_kitti --data data --split eigen --truth scan-x --crop garg
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ from .. import depth, kitti, testing
 from ..checkpoints import load_model, weights_path
 from ..data import prepare_dataloader
 from ..networks import SMALLEST
-from . import names, number, positive, start
-from .paths import Outputs, user_path, user_weights
+from . import command_parser, here, names, number, positive, start, weights
+from .outputs import Outputs
 
 FILES = "metrics.json", "metrics.csv"
 
@@ -55,10 +53,10 @@ def free_folder(wanted: Path, source: str) -> Path:
 
 def run(options: argparse.Namespace) -> testing.Report:
     """What the command does, given its options: loads, predicts, scores."""
-    path = weights_path(user_weights(options.weights))
+    path = weights_path(options.weights)
     model = load_model(path)
     height, width = options.size or model.size or (128, 416)
-    root, kind = user_path(options.data), {"cameras": options.cameras, "truth": options.truth}
+    root, kind = options.data, {"cameras": options.cameras, "truth": options.truth}
     known = [pair for pair in find_test_pairs(root, options.drives, **kind) if pair.truth is not None]
     if not known:
         raise ValueError(
@@ -90,12 +88,16 @@ def run(options: argparse.Namespace) -> testing.Report:
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="monodepth evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    example = "monodepth evaluate --weights unet_kitti --data data --split eigen --truth scan-x"
+    parser = command_parser("evaluate", __doc__, example)
     add = parser.add_argument
-    add("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
-    add("--data", required=True, help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive")
+    add("--weights", required=True, type=weights, help="a name in models/, or the path of a .safetensors file")
+    add(
+        "--data",
+        required=True,
+        type=here,
+        help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive",
+    )
     known = ", ".join(kitti.SPLITS)
     add("--drives", "--split", type=names, help=f"separated by commas, or one of {known} (default: folder test)")
     add("--cameras", choices=list(kitti.CAMERAS), default="colour")
@@ -107,7 +109,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--median-scaling", action="store_true", help="scale each prediction by median(truth) / median(prediction)")
     add("--post-process", action=argparse.BooleanOptionalAction, default=True, help="blend with the mirrored answer")
     add("--size", type=number(int, SMALLEST, highest=4096), nargs=2, metavar=("H", "W"), help="default: as trained")
-    add("--output", default="output/evaluate", help="folder of the two files (default: output/evaluate)")
+    add("--output", type=here, default="output/evaluate", help="folder of the two files (default: output/evaluate)")
     add("--batch-size", type=number(int, 1, highest=1024), default=8)
     add("--device", default="auto", help="auto (the GPU when there is one), cpu, cuda, ...")
     return parser.parse_args(arguments)
@@ -133,9 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = collect(said)
             report = run(options)
         report.notes += said
-        source = f"{user_weights(options.weights)} {report.settings['data']} {report.settings['split']}"
-        wanted = user_path(options.output)
-        folder = free_folder(wanted, source)
+        source = f"{options.weights} {report.settings['data']} {report.settings['split']}"
+        folder = free_folder(options.output, source)
         files = report.write(folder)
         for file in files:
             Outputs(folder).note(file.name, source)
@@ -145,8 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(report.text())
-    if folder != wanted:
-        print(f"\n{wanted} holds results of other weights or data, or files of your own, which stay")
+    if folder != options.output:
+        print(f"\n{options.output} holds results of other weights or data, or files of your own, which stay")
     print(f"\nevery image is in {files[1]}, the report in {files[0]}")
     return 0
 

@@ -4,13 +4,10 @@ A rectified pair shows every point in one row of both pictures, further left in 
 hundred corners of the left picture are looked for in the right one, in the rows above and below too, and what is found
 tells of what goes wrong with cameras of one's own: views that are turned or shifted against each other, exchanged
 views, pictures of unequal size, pictures of different moments. A picture of each drive shows what was seen.
-
-Example: monodepth rectify data/mine --frames 10
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
@@ -26,10 +23,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from .. import data, kitti, plots
-from ..files import atomic_write
-from . import names, number, start
-from .paths import Outputs, user_path
+from .. import kitti, plots
+from ..files import atomic_write, picture_size, read_picture
+from . import command_parser, here, names, number, start
+from .outputs import Outputs
 
 WIDE = 640  # px: wider pictures are reduced to this, enough to see a tenth of a pixel
 WINDOW = 11  # px, the square that is compared
@@ -179,22 +176,22 @@ class Look:
 def look_at(pairs: Sequence[kitti.Pair], index: int) -> Look:
     """Looks at pair `index` of a drive, and for its left picture in the right pictures before and after."""
     pair = pairs[index]
-    picture = data.read_picture(pair.left)
+    picture = read_picture(pair.left)
     left = reduced(picture)
     beside = {}
     for name, place in (("before", index - 1), ("after", index + 1)):
         if 0 <= place < len(pairs):
-            right = reduced(data.read_picture(pairs[place].right))
+            right = reduced(read_picture(pairs[place].right))
             if right.shape == left.shape:
                 beside[name] = find_points(left, right).share
-    return Look(pair, picture.size, find_points(left, reduced(data.read_picture(pair.right))), beside)
+    return Look(pair, picture.size, find_points(left, reduced(read_picture(pair.right))), beside)
 
 
 def unequal_sizes(pairs: Sequence[kitti.Pair]) -> list[tuple[kitti.Pair, str]]:
     """The pairs of unequal size, each with its files and sizes. Raises ValueError naming an unreadable file."""
     unequal = []
     for pair in pairs:
-        sizes = ["x".join(map(str, data.picture_size(path))) for path in (pair.left, pair.right)]
+        sizes = ["x".join(map(str, picture_size(path))) for path in (pair.left, pair.right)]
         if sizes[0] != sizes[1]:
             unequal.append((pair, f"{pair.left} is {sizes[0]} px, {pair.right} is {sizes[1]} px"))
     return unequal
@@ -340,7 +337,7 @@ def draw(report: Report) -> Image.Image:
     """The pair `shown` of a report that has one, with what was found in all pairs looked at."""
     assert report.shown is not None
     pair = report.shown
-    views = data.read_picture(pair.left), data.read_picture(pair.right)
+    views = read_picture(pair.left), read_picture(pair.right)
     title = textwrap.fill(f"{pair.name}: {'; '.join(report.faults) or 'well'}", 130, break_on_hyphens=False)
     if not report.looks:
         return plots.figure_image(plots.rectification(*views, title))
@@ -356,16 +353,16 @@ def draw(report: Report) -> Image.Image:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 all is well, 1 a drive has a fault or none was found."""
-    parser = argparse.ArgumentParser(
-        prog="monodepth rectify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", help="folder with drives")
+    parser = command_parser("rectify", __doc__, "monodepth rectify data/mine --frames 10")
+    parser.add_argument("data", type=here, help="folder with drives")
     parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="default: colour; own: colour")
     parser.add_argument("--drives", type=names, help="names separated by commas (default: all)")
     parser.add_argument("--frames", type=number(int, 1), default=5, help="pairs to look at in each drive (default: 5)")
-    parser.add_argument("--output", default="output/rectify", help="where the pictures go (default: output/rectify)")
+    parser.add_argument(
+        "--output", type=here, default="output/rectify", help="where the pictures go (default: output/rectify)"
+    )
     options = parser.parse_args(arguments)
-    root, outputs = user_path(options.data), Outputs(user_path(options.output))
+    root, outputs = options.data, Outputs(options.output)
     try:
         drives = kitti.select_drives(root, "train", options.drives) if options.drives else kitti.find_drives(root)
         faults = 0
