@@ -172,7 +172,7 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected)
         if there:
             assert pick_device(name) == torch.device(name)
         else:
-            with pytest.raises(ValueError, match=f"device is '{name}', but torch sees no such GPU here"):
+            with pytest.raises(ValueError, match=f"device is '{name}', but torch .* has no such GPU here"):
                 pick_device(name)
     assert pick_device("cpu").type == "cpu"
 
