@@ -16,9 +16,11 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from . import depth, gif, testing
-from .data import pick_device, read_picture
+from .checkpoints import load_model
+from .data import pick_device
+from .fast import faster_prediction
+from .files import read_picture
 from .kitti import check_camera
-from .networks import for_prediction, load_model
 from .plots import colour_map
 
 Picture = Image.Image | np.ndarray | str | Path
@@ -151,5 +153,5 @@ def load(
     if seen is None:
         raise ValueError("the model does not know the size it was trained at: give size=(height, width)")
     target = pick_device(device)
-    network = for_prediction(model).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = faster_prediction(model).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, seen, target, post_process)
