@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import math
 import os
 import sys
@@ -21,14 +20,6 @@ def command_parser(name: str, words: str | None, example: str) -> argparse.Argum
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def short_name(name: str, room: int = 200) -> str:
-    """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
-    if len(name.encode()) <= room:
-        return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: room - 9].decode(errors='ignore')}-{mark}"
 
 
 # --- types for argparse: each says which argument is wrong and what it may be ---
@@ -66,16 +57,6 @@ def names(text: str) -> str:
     if not all(name.strip() for name in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names separated by commas: a,b")
     return text
-
-
-def here(text: str) -> Path:
-    """A path of the command line: it counts from where the user stands."""
-    return Path(text).expanduser().absolute()
-
-
-def weights(text: str) -> str:
-    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
-    return str(here(text)) if text.endswith(".safetensors") else text
 
 
 # --- the process ---
