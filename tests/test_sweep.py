@@ -419,12 +419,8 @@ def test_a_cluster_does_the_run_of_a_worker_that_is_killed(project):
         )
         assert alone.returncode == 2 and f"{address} has no worker; start one: dask worker" in alone.stderr
         started += [start("distributed.cli.dask_worker", *one, *quiet, "--host", "127.0.0.1") for _ in "12"]
-        wait_until(
-            lambda: (
-                len(list((project / "dask").glob("*/worker-*.dirlock"))) >= 2
-                or len(list((project / "dask").rglob("worker-*"))) >= 2
-            )
-        )
+        with distributed.Client(address) as client:
+            client.wait_for_workers(2, timeout=300)
         sweeping = start("monodepth_lib.commands", "sweep", "night.yaml", "--cluster", address)
         started.append(sweeping)
         logs = [project / "output/night" / name / "log.txt" for name in "ab"]
