@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 import zipfile
 
 import pytest
+import yaml
 from kit import ROOT, tool
 
 make_class = tool("make_class")
@@ -85,3 +87,31 @@ def test_the_list_is_the_tested_one_without_the_project_itself():
     listed = make_offline.requirements(ROOT / "requirements.txt")
     assert any(line.startswith("torch==") for line in listed)
     assert not [line for line in listed if line.startswith("-")]
+
+
+def test_every_file_of_models_has_its_licence_and_origin():
+    rows = [line.split("|") for line in (ROOT / "models/README.md").read_text().splitlines() if line.startswith("| `")]
+    listed = {row[1].strip().strip("`"): row for row in rows}
+    files = {name.removeprefix("models/") for name in make_class.tracked() if name.startswith("models/")}
+    assert set(listed) == files - {"__init__.py"}
+    for row in rows:
+        assert row[3].strip() and re.search(r"CC0|CC BY-NC-SA|MIT", row[4]), row
+
+
+def test_the_citation_file_names_the_project_s_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] and citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert "Left-Right Consistency" in citation["preferred-citation"]["title"]
+
+
+def test_the_page_of_errors_has_twenty_with_reason_and_remedy():
+    entries = re.split(r"^\*\*\d+\. ", (ROOT / "docs/common-errors.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(entries) == 20
+    assert all("*Reason:*" in entry and "*Remedy:*" in entry for entry in entries)
+
+
+def test_files_for_services_that_were_out_of_reach_say_so():
+    for name in (".github/workflows/pages.yml", ".devcontainer/devcontainer.json", ".binder/environment.yml"):
+        assert "ot run here" in (ROOT / name).read_text(), name
