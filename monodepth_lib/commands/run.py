@@ -52,7 +52,7 @@ def bare(name: str) -> str:
 
 
 def notebook_path(name: str) -> Path:
-    """notebooks/<name>.ipynb; the Chinese one of `name` is zh/`name`. Raises FileNotFoundError listing the names there are."""
+    """notebooks/<name>.ipynb; "zh/<name>" is the Chinese one. Raises FileNotFoundError listing the names there are."""
     folder = project_root() / "notebooks"
     if not folder.is_dir():
         raise FileNotFoundError(
