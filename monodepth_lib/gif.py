@@ -31,7 +31,7 @@ def flicker(disparities: np.ndarray) -> np.ndarray:
 
 
 def distance_bar(limits: tuple[float, float], focal_baseline: float, width: int) -> Image.Image:
-    """The colours of disparities from `limits` with the distances they stand for; `focal_baseline` is the camera's f·B/W."""
+    """The colours of disparities from `limits` with the distances they stand for, from the camera's f·B/W."""
     low, high = limits
     nearest = focal_baseline / max(high, 1e-6)
     distances = [z for z in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if z >= nearest]
