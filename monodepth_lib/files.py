@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import time
@@ -76,7 +75,7 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
 def picture_remedy(error: Exception) -> str:
     """What to do about a picture that cannot be read."""
     if isinstance(error, PermissionError):
-        return "give yourself the right to it or remove it"
+        return "change its permissions or remove it"
     if isinstance(error, Image.DecompressionBombError):
         return "make it smaller or remove it"
     if isinstance(error, IsADirectoryError):
@@ -128,7 +127,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         remedy = "free space or choose another output folder"
         if isinstance(error, PermissionError):
-            remedy = "give yourself the right to it or choose another output folder"
+            remedy = "change its permissions or choose another output folder"
         elif error.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name"
         raise NotWritten(f"{path} could not be written ({error}): {remedy}") from error
@@ -143,14 +142,6 @@ def remove_leftovers(folder: Path, start: str) -> None:
         with contextlib.suppress(OSError):
             if old.name.startswith(start) and old.suffix == ".tmp" and time.time() - old.stat().st_mtime > 3600:
                 old.unlink()
-
-
-def short_name(name: str, longest: int = 200) -> str:
-    """`name`, or where it has more than `longest` bytes, its beginning and a hash of the whole: still its own name."""
-    if len(name.encode()) <= longest:
-        return name
-    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name.encode()[: longest - len(end)].decode(errors="ignore") + end
 
 
 @contextlib.contextmanager

@@ -5,22 +5,21 @@ The network sees every picture at the size it was trained at; the answer is brou
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from . import depth, gif, testing
 from .checkpoints import load_model
 from .data import pick_device
-from .data import read_picture as read_stored
 from .fast import faster_prediction
+from .files import read_picture
 from .kitti import check_camera
 from .plots import colour_map
 
@@ -115,14 +114,6 @@ def answer(image: Image.Image, disparity: Tensor, focal_baseline: float | None =
     own = depth.resize_map(disparity, (image.height, image.width))
     metres = None if focal_baseline is None else depth.disparity_to_depth(own, focal_baseline).numpy()
     return Prediction(image, own.numpy(), metres)
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """`data.read_picture`, turned as the camera was held (EXIF). Raises ValueError naming a file that is no picture."""
-    picture = read_stored(path)
-    with contextlib.suppress(Exception):  # Pillow reads EXIF only now; where that is damaged, the picture is not
-        return ImageOps.exif_transpose(picture)
-    return picture
 
 
 def to_picture(picture: Picture) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import math
 import os
 import sys
@@ -20,6 +21,14 @@ def command_parser(name: str, words: str | None, example: str) -> argparse.Argum
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def short_name(name: str, room: int = 200) -> str:
+    """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
+    content = os.fsencode(name)
+    if len(content) <= room:
+        return name
+    return f"{content[: room - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 # --- types for argparse: each says which argument is wrong and what it may be ---
@@ -57,6 +66,16 @@ def names(text: str) -> str:
     if not all(name.strip() for name in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names separated by commas: a,b")
     return text
+
+
+def here(text: str) -> Path:
+    """A path of the command line: it counts from where the user stands."""
+    return Path(os.path.abspath(os.path.expanduser(text)))  # pathlib's stops at a ~ that is nobody's
+
+
+def weights(text: str) -> str:
+    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
+    return str(here(text)) if text.endswith(".safetensors") else text
 
 
 # --- the process ---

@@ -16,6 +16,7 @@ COMMANDS = {
     "download": "drives of KITTI, ready to train on",
     "rectify": "are the pairs of a data folder rectified?",
     "export": "weights as an ONNX file",
+    "grade": "a class's notebooks: every exercise's verdict, in one CSV",
     "check": "what this machine has of what the course needs",
 }
 

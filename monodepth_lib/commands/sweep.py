@@ -29,8 +29,8 @@ from queue import SimpleQueue
 import yaml
 from tqdm import tqdm
 
-from ..files import locked, project_path, project_root, short_name
-from . import command_parser, names, positive, start
+from ..files import locked, project_path, project_root
+from . import command_parser, names, positive, short_name, start
 from .run import all_values, expand, read_status, sentence, stop_cleanly, write_status
 
 INCIDENTAL = ("device", "output_dir", "resume", "weights")  # may differ when a run is started again

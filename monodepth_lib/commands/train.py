@@ -23,8 +23,7 @@ from ..files import project_path
 from ..kitti import CAMERAS, Side, check_split, select_drives, select_pairs
 from ..networks import get_model
 from ..training import PROFILES, Settings, settings, train
-from . import command_parser, names, number, positive, seed, start
-from .paths import user_path, user_weights
+from . import command_parser, here, names, number, positive, seed, start, weights
 
 # The limits of the settings: argparse names the argument that is beyond.
 KINDS = {"workers": number(int, 0), **{name: positive(int) for name in ("base_channels", "epochs", "batch_size")}}
@@ -37,16 +36,16 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--data-dir",
         "--data",
-        type=user_path,
+        type=here,
         default=project_path("data/sample"),
         help="the drives (default: the sample)",
     )
-    add("--output-dir", "--output", type=user_path, default="output/train", help="default: %(default)s")
+    add("--output-dir", "--output", type=here, default="output/train", help="default: %(default)s")
     add("--cameras", default="colour", choices=list(CAMERAS))
     add("--train-drives", type=names, help="separated by commas, or a split such as lab; default: folder train")
     add("--val-drives", type=names, help="the same, or none; default: folder vals")
     add("--bad-pairs", default="refuse", choices=("refuse", "skip"), help="damaged pairs: skip them?")
-    add("--cache-dir", type=user_path, help="decode and resize the pictures once, into this folder")
+    add("--cache-dir", type=here, help="decode and resize the pictures once, into this folder")
     add("--seed", type=seed, default=0)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--profile", default="class", choices=PROFILES, help="the settings that follow, at once (default: class)")
@@ -54,7 +53,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         flags = ["--model", "--model-name"] if field.name == "model" else [f"--{field.name.replace('_', '-')}"]
         kind = KINDS.get(field.name, positive(float) if field.name == "learning_rate" else type(field.default))
         add(*flags, dest=field.name, type=kind, help=HELPS.get(field.name))
-    add("--init", type=user_weights, help="begin from these: a name in models/, or a .safetensors file")
+    add("--init", type=weights, help="begin from these: a name in models/, or a .safetensors file")
     add("--imagenet", action="store_true", help="begin torchvision's encoders with ImageNet weights")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
