@@ -141,16 +141,9 @@ def test_every_text_file_says_its_encoding():
             if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            modes = [
-                str(part.value)
-                for part in [*node.args, *(w.value for w in node.keywords)]
-                if isinstance(part, ast.Constant)
-            ]
-            opened = (
-                isinstance(node.func, ast.Name)
-                and name == "open"
-                and not any("b" in mode and len(mode) < 4 for mode in modes)
-            )
+            words = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            binary = any(isinstance(word, str) and word in ("rb", "wb", "ab", "r+b", "xb") for word in words)
+            opened = isinstance(node.func, ast.Name) and name == "open" and not binary
             if name in ("read_text", "write_text") or opened:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not found
