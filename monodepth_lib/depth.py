@@ -7,18 +7,27 @@ for each image and then averaged over images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import atomic_write
-
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0
-METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3", "d1_all")
+# The metrics' names as papers print them. For a1, a2, a3 higher is better, for all others lower.
+METRICS = {
+    "abs_rel": "Abs Rel",
+    "sq_rel": "Sq Rel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSE log",
+    "a1": "a1",
+    "a2": "a2",
+    "a3": "a3",
+    "d1_all": "D1-all",
+}
+HIGHER_IS_BETTER = ("a1", "a2", "a3")
 DISTANCES = (0.0, 10.0, 20.0, 40.0, 80.0)  # metres, the edges of the bands
 
 # What counts of a truth's rows (from, to) and columns (from, to), as shares of its height and width: the constants of
@@ -28,6 +37,26 @@ CROPS = {
     "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
     "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
 }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured of an image, and how. Raises ValueError for another crop or cap.
+
+    `cap`: ground truth beyond so many metres is left out. `crop`: the part of the picture that counts, see `CROPS`.
+    `median_scaling` multiplies each prediction by median(truth) / median(prediction): for methods that do not know
+    metres.
+    """
+
+    cap: float = MAX_DEPTH
+    crop: str = "none"
+    median_scaling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise ValueError(f"crop is {self.crop!r}; it must be one of {', '.join(map(repr, CROPS))}")
+        if not MIN_DEPTH < self.cap < float("inf"):
+            raise ValueError(f"cap is {self.cap} m; it must be above {MIN_DEPTH} m")
 
 
 def disparity_to_depth(disparity: Tensor, focal_baseline: float) -> Tensor:
@@ -56,23 +85,19 @@ def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 
 
-def valid_pixels(
-    depth: Tensor, truth: Tensor, cap: float, crop: str, median_scaling: bool
-) -> tuple[Tensor, Tensor, float | None]:
-    """Prediction and truth at the pixels that count, float64 (P,), and the median ratio (None when it is off).
+def valid_pixels(depth: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor, float | None]:
+    """Prediction and ground truth at the valid pixels, float64 (P,), and the median ratio (None when it is off).
 
-    A pixel counts inside the crop where 1e-3 < truth < `cap`. Median scaling multiplies the prediction by
-    median(truth) / median(prediction) over these pixels: for methods that do not know metres. Raises ValueError when
-    no pixel counts.
+    A pixel is valid inside the crop where 1e-3 < truth < cap. Raises ValueError when none is.
     """
-    window = crop_window(crop, *truth.shape)
+    window = crop_window(protocol.crop, *truth.shape)
     gt, pred = truth[window], depth[window]
-    known = (gt > MIN_DEPTH) & (gt < cap)
-    if not known.any():
-        where = "" if crop == "none" else f" inside the {crop} crop"
+    valid = (gt > MIN_DEPTH) & (gt < protocol.cap)
+    if not valid.any():
+        where = "" if protocol.crop == "none" else f" inside the {protocol.crop} crop"
         raise ValueError(f"no pixel has a true depth in range{where}: leave this image out")
-    gt, pred = gt[known].double(), pred[known].double()
-    if not median_scaling:
+    gt, pred = gt[valid].double(), pred[valid].double()
+    if not protocol.median_scaling:
         return pred, gt, None
     ratio = gt.quantile(0.5) / pred.quantile(0.5).clamp(min=1e-9)
     return pred * ratio, gt, float(ratio)
@@ -98,23 +123,16 @@ def depth_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) ->
     return {name: float(value) for name, value in values.items()}
 
 
-def metrics(
-    depth: Tensor,
-    truth: Tensor,
-    focal_baseline: float,
-    cap: float = MAX_DEPTH,
-    crop: str = "none",
-    median_scaling: bool = False,
-) -> dict[str, float]:
-    """The seven standard depth metrics of one image, and KITTI's D1-all, over pixels with 1e-3 < truth < `cap` metres.
+def metrics(depth: Tensor, truth: Tensor, focal_baseline: float, protocol: Protocol = Protocol()) -> dict[str, float]:
+    """The seven standard depth metrics of one image, and KITTI's D1-all, over the valid pixels of the `protocol`.
 
     depth, truth: (H, W) in metres, truth 0 = unknown; the prediction is clamped to [1e-3, cap]. D1-all is the share of
-    pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more; it takes
-    the camera's `metres` (f·B/W) and ignores the cap's clamp. `crop`: see `crop_window`. With `median_scaling`
-    (`counted`) the result also has the `ratio`. Raises ValueError when no pixel has a truth in range.
+    pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more. It takes
+    the camera's `focal_baseline` (f·B/W, metres) and ignores the cap's clamp. With median scaling the result also has
+    the `ratio`. Raises ValueError when no pixel is valid.
     """
-    pred, gt, ratio = valid_pixels(depth, truth, cap, crop, median_scaling)
-    values = depth_errors(pred, gt, focal_baseline * truth.shape[1], cap)
+    pred, gt, ratio = valid_pixels(depth, truth, protocol)
+    values = depth_errors(pred, gt, focal_baseline * truth.shape[1], protocol.cap)
     return values if ratio is None else {**values, "ratio": ratio}
 
 
@@ -122,9 +140,7 @@ def metrics_by_distance(
     depth: Tensor,
     truth: Tensor,
     focal_baseline: float,
-    cap: float = MAX_DEPTH,
-    crop: str = "none",
-    median_scaling: bool = False,
+    protocol: Protocol = Protocol(),
     edges: Sequence[float] = DISTANCES,
 ) -> list[dict[str, float]]:
     """`metrics` of one image for each band from <= truth < to: dicts `from`, `to` in metres, `pixels`, `METRICS`.
@@ -132,11 +148,11 @@ def metrics_by_distance(
     The bands lie between neighbouring `edges`; the last one ends at the cap. A band without pixels holds nan. The
     prediction is median-scaled with the ratio of the whole image. Raises ValueError as `metrics` does.
     """
-    pred, gt, _ = valid_pixels(depth, truth, cap, crop, median_scaling)
+    pred, gt, _ = valid_pixels(depth, truth, protocol)
     bands = []
-    for low, high in pairwise([*(edge for edge in edges if edge < cap), cap]):
+    for low, high in pairwise([*(edge for edge in edges if edge < protocol.cap), protocol.cap]):
         inside = (gt >= low) & (gt < high)
-        values = depth_errors(pred[inside], gt[inside], focal_baseline * truth.shape[1], cap)
+        values = depth_errors(pred[inside], gt[inside], focal_baseline * truth.shape[1], protocol.cap)
         bands.append({"from": low, "to": high, "pixels": int(inside.sum()), **values})
     return bands
 
@@ -223,24 +239,3 @@ def viewer_points(
     if not keep.any():
         raise ValueError(f"no point has a known depth up to {furthest} m: raise furthest, or take another picture")
     return (flat[keep] * torch.tensor([1.0, -1.0, -1.0])).numpy(), rgb.reshape(-1, 3)[keep.numpy()]
-
-
-def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH) -> int:
-    """Writes a coloured point cloud that MeshLab and Open3D read; returns how many points it holds.
-
-    `points` (..., 3) are `point_cloud`'s, `colours` (..., 3) the picture's bytes at the same size; unknown points and
-    those beyond `furthest` metres are left out. Binary PLY, little endian: x to the right, y up, z backwards (the
-    camera sits at 0 and looks along -z), float, metres; red, green, blue, uchar. The file is written beside and
-    renamed. Raises ValueError like `viewer_points`, OSError naming a file that cannot be written.
-    """
-    xyz, rgb = viewer_points(points, colours, furthest)
-    names = ("x", "y", "z", "red", "green", "blue")
-    vertices = np.empty(len(xyz), dtype=list(zip(names, ["<f4"] * 3 + ["u1"] * 3, strict=True)))
-    for name, values in zip(names, [*xyz.T, *rgb.T], strict=True):
-        vertices[name] = values
-    header = ["ply", "format binary_little_endian 1.0", "comment metres; x right, y up, the camera looks along -z"]
-    header += [f"element vertex {len(xyz)}"]
-    header += [f"property {kind} {name}" for kind, name in zip(["float"] * 3 + ["uchar"] * 3, names, strict=True)]
-    with atomic_write(Path(path)) as partial:
-        partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
-    return len(xyz)

@@ -41,11 +41,6 @@ def box_sum(x: Tensor) -> Tensor:
     return rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
 
 
-def box_spread(x: Tensor) -> Tensor:
-    """The derivative of `box_sum`, (N, C, H - 2, W - 2) -> (N, C, H, W): a pixel gets the sum over its windows."""
-    return box_sum(F.pad(x, (2, 2, 2, 2)))
-
-
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of two images over 3x3 box windows: (N, C, H - 2, W - 2), 1 where they are the same.
 
@@ -59,77 +54,17 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return means * (2 * covariance + 0.03**2) / (variances + 0.03**2)
 
 
-def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The mean of `ssim(a, b)`, and its derivative by `a` and by `b` where wanted.
-
-    With sums Σ over nine pixels in place of means (the formula's top and bottom both grow by 81²),
-        A1 = 2·Σa·Σb + 81·C1,  A2 = 18·Σab - 2·Σa·Σb + 81·C2,
-        B1 = (Σa)² + (Σb)² + 81·C1,  B2 = 9·(Σa² + Σb²) - (Σa)² - (Σb)² + 81·C2,  SSIM = A1·A2 / (B1·B2).
-    """
-    c1, c2 = 81 * 0.01**2, 81 * 0.03**2
-    sum_a, sum_b = box_sum(a), box_sum(b)
-    product, squares = sum_a * sum_b, sum_a.square().add_(sum_b.square())
-    a2 = box_sum(a * b).mul_(18).sub_(product, alpha=2).add_(c2)
-    b2 = box_sum((a * a).add_(b * b)).mul_(9).sub_(squares).add_(c2)
-    a1, b1 = product.mul_(2).add_(c1), squares.add_(c1)
-    if not (by_a or by_b):
-        return a1.mul_(a2).div_(b1).div_(b2).mean(), None, None
-    below = (b1 * b2).reciprocal_()
-    by_a2, by_a1 = a1.mul_(below), below.mul_(a2)
-    similarity = a2.mul_(by_a2)
-    by_b2 = torch.div(similarity, b2, out=b2)  # less than zero, as what comes by B1 is: their signs are set below
-    by_squares = torch.sub(by_b2, torch.div(similarity, b1, out=b1), out=b1)  # the squares are in B1 and B2,
-    by_product = by_a1.sub_(by_a2)  # Σa·Σb in A1 and A2
-    spread_a2, spread_b2 = box_spread(by_a2).mul_(18), box_spread(by_b2).mul_(18)
-    share = 1 / similarity.numel()
-
-    def slope(mine: Tensor, other: Tensor, sum_mine: Tensor, sum_other: Tensor) -> Tensor:
-        by_sum = (by_product * sum_other).addcmul_(by_squares, sum_mine).mul_(2)
-        return box_spread(by_sum).addcmul_(spread_a2, other).addcmul_(spread_b2, mine, value=-1).mul_(share)
-
-    return (
-        similarity.mean(),
-        slope(a, b, sum_a, sum_b) if by_a else None,
-        slope(b, a, sum_b, sum_a) if by_b else None,
-    )
-
-
-class Appearance(torch.autograd.Function):
-    """`appearance_loss` with its derivative worked out beside it, which costs less time and memory than autograd's.
-
-    A mean's derivative needs only the maps it is a mean of, so one map a view is kept for the backward pass, where
-    autograd keeps some twenty (`benchmarks/`).
-    """
-
-    @staticmethod
-    def forward(ctx, image: Tensor, estimate: Tensor, ssim_weight: float) -> Tensor:
-        by_image, by_estimate, _ = ctx.needs_input_grad
-        similarity, *slopes = ssim_mean(image, estimate, by_image, by_estimate)
-        difference = estimate - image
-        weight = (1 - ssim_weight) / difference.numel()
-        residual = difference.abs().mean()
-        for slope, sign in zip(slopes, (-1, 1), strict=True):
-            if slope is not None:
-                slope.mul_(-ssim_weight / 2).add_(difference.sign(), alpha=sign * weight)
-        ctx.save_for_backward(*slopes)
-        return ssim_weight * (1 - similarity) / 2 + (1 - ssim_weight) * residual
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        by_image, by_estimate = (slope if slope is None else slope * gradient for slope in ctx.saved_tensors)
-        return by_image, by_estimate, None
-
-
 def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
     """C_ap = α·mean((1 - SSIM)/2) + (1 - α)·mean|I - Ĩ|, α = 0.85: how well one view was rebuilt from the other."""
-    return Appearance.apply(image, estimate, ssim_weight)
+    dissimilarity = ((1 - ssim(image, estimate)) / 2).mean()
+    residual = (image - estimate).abs().mean()
+    return ssim_weight * dissimilarity + (1 - ssim_weight) * residual
 
 
 def photometric_error(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
     """What `appearance_loss` averages, pixel by pixel: (N, 1, H, W), mean over the channels.
 
-    SSIM has no value at the outermost pixels, where its window does not fit: there its nearest value is repeated.
+    SSIM has no value at the outermost pixels, where its window does not fit. There the nearest value is repeated.
     """
     dissimilarity = F.pad((1 - ssim(image, estimate)) / 2, (1, 1, 1, 1), mode="replicate")
     return (ssim_weight * dissimilarity + (1 - ssim_weight) * (image - estimate).abs()).mean(1, keepdim=True)
@@ -148,7 +83,10 @@ def smoothness_loss(disparity: Tensor, image: Tensor) -> Tensor:
 
 
 def consistency_loss(left: Tensor, right: Tensor) -> Tensor:
-    """C_lr = mean|d^l(x) - d^r(x - d^l)| + mean|d^r(x) - d^l(x + d^r)|, maps (N, 1, H, W): both tell of one world."""
+    """C_lr = mean|d^l(x) - d^r(x - d^l)| + mean|d^r(x) - d^l(x + d^r)|, maps (N, 1, H, W): both see one world.
+
+    The paper prints d^r(x + d^l). By its own definition the match of a left pixel lies at x - d^l, as in its code.
+    """
     return (left - warp(right, -left)).abs().mean() + (right - warp(left, right)).abs().mean()
 
 
@@ -167,6 +105,7 @@ class MonodepthLoss(nn.Module):
 
     def __init__(self, ssim_weight: float = 0.85, smoothness_weight: float = 0.1, consistency_weight: float = 1.0):
         super().__init__()
+        self.appearance_loss = appearance_loss  # `fast` puts its twin here while training
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight
         self.consistency_weight = consistency_weight
@@ -179,8 +118,8 @@ class MonodepthLoss(nn.Module):
             zip(disparities, pyramid(left, sizes), pyramid(right, sizes), strict=True)
         ):
             d_l, d_r = both.float().split(1, dim=1)  # float32 even when the network ran in half precision
-            appearance = appearance + appearance_loss(image_l, warp(image_r, -d_l), self.ssim_weight)
-            appearance = appearance + appearance_loss(image_r, warp(image_l, d_r), self.ssim_weight)
+            appearance = appearance + self.appearance_loss(image_l, warp(image_r, -d_l), self.ssim_weight)
+            appearance = appearance + self.appearance_loss(image_r, warp(image_l, d_r), self.ssim_weight)
             smoothness = smoothness + (smoothness_loss(d_l, image_l) + smoothness_loss(d_r, image_r)) / 2**scale
             consistency = consistency + consistency_loss(d_l, d_r)
         smoothness = self.smoothness_weight * smoothness

@@ -8,20 +8,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monodepth_lib import depth as library
 from monodepth_lib.depth import (
     CROPS,
     METRICS,
+    Protocol,
     crop_window,
     disparity_to_depth,
     fill_rows,
     mean_inverse_depth,
-    metrics,
-    metrics_by_distance,
     nearest_valid,
     resize_map,
 )
 
 METRES = 0.30947
+
+
+def metrics(depth, truth, focal_baseline, *protocol, **named):
+    return library.metrics(depth, truth, focal_baseline, Protocol(*protocol, **named))
+
+
+def metrics_by_distance(depth, truth, focal_baseline, *protocol, **named):
+    return library.metrics_by_distance(depth, truth, focal_baseline, Protocol(*protocol, **named))
 
 
 def maps(*rows):
@@ -78,7 +86,13 @@ def test_crops(crop, size, expected):
 
 def test_an_unknown_crop_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="crop is 'kb'; it must be one of 'none', 'garg', 'eigen'"):
-        metrics(torch.ones(4, 8), torch.ones(4, 8), METRES, crop="kb")
+        Protocol(crop="kb")
+
+
+@pytest.mark.parametrize("cap", [0, -5, math.nan, math.inf])
+def test_a_cap_that_no_scene_has_is_named(cap):
+    with pytest.raises(ValueError, match=f"cap is {cap} m"):
+        Protocol(cap)
 
 
 # --- metrics ---

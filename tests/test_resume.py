@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import SIZE, equal, loader, run, state_of
+from test_training import equal, loader, run, short, state_of
 from torch import nn
 
 from monodepth_lib import checkpoints, training
+from monodepth_lib.checkpoints import load_model
 from monodepth_lib.losses import MonodepthLoss
-from monodepth_lib.networks import get_model, load_model
+from monodepth_lib.networks import get_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 
@@ -26,8 +27,8 @@ def noisy_model():
 
 
 def night(data_dir, output, resume=False, log=lambda _: None):
-    """Three epochs of nine steps: the run that the tests below kill. It saves after every second step."""
-    return run(noisy_model(), data_dir, Path(output), epochs=3, batch_size=1, resume=resume, save_minutes=0, log=log)
+    """Three epochs of nine steps: the run that the tests below kill."""
+    return run(noisy_model(), data_dir, Path(output), epochs=3, batch_size=1, resume=resume, log=log)
 
 
 # What happens in a process of its own: the `count`-th call of a function is its end, before, in or after it.
@@ -60,18 +61,17 @@ def killing(function, when):
 
 owner = eval({owner!r})
 setattr(owner, {name!r}, killing(getattr(owner, {name!r}), {when!r}))
-training.CLOCK_STEPS = 2
 test_resume.night({data!r}, {output!r}, resume=True)
 """
 
-# each run: start, then 4 saves within and 1 after each epoch; the 1st save is call 1 of torch.save
+# each run: one save at the start, then one after each epoch
 MOMENTS = {
     "before anything is written": ("torch", "save", "before", 1),
-    "within the first epoch, between two saves": ("training", "halve_twice", "before", 7),
-    "while a checkpoint within an epoch is written": ("torch", "save", "in", 3),
-    "while the checkpoint of an epoch is written": ("torch", "save", "in", 6),
-    "written, not renamed": ("os", "fsync", "after", 11),
-    "between the two renames": ("os", "replace", "before", 3),
+    "within the first epoch": ("training", "to_device", "before", 7),
+    "within the second epoch": ("training", "to_device", "before", 15),
+    "while the checkpoint of an epoch is written": ("torch", "save", "in", 3),
+    "written, not renamed": ("os", "fsync", "after", 3),
+    "between the two renames": ("os", "replace", "before", 5),
     "between the weights and the checkpoint": ("training", "save_model", "after", 2),
     "between the last checkpoint and the history": ("checkpoints", "write_history", "before", 3),
     "in validation": ("training", "validate", "before", 2),
@@ -81,9 +81,7 @@ MOMENTS = {
 @pytest.fixture(scope="module")
 def uninterrupted(data_dir, tmp_path_factory):
     output = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CLOCK_STEPS", 2)
-        night(data_dir, output)
+    night(data_dir, output)
     return output
 
 
@@ -95,8 +93,7 @@ def killed(data_dir, output, owner, name, when, count):
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_started_again_is_as_never_killed(data_dir, tmp_path, uninterrupted, monkeypatch, moment):
-    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
+def test_killed_and_started_again_is_as_never_killed(data_dir, tmp_path, uninterrupted, moment):
     killed(data_dir, tmp_path, *MOMENTS[moment])
     torch.manual_seed(99)
     said = []
@@ -108,21 +105,9 @@ def test_killed_and_started_again_is_as_never_killed(data_dir, tmp_path, uninter
     assert rows == [pytest.approx(row) for row in history] and len(rows) == 3
 
 
-def test_what_an_epoch_had_done_before_the_kill_is_not_done_again(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
-    killed(data_dir, tmp_path, "torch", "save", "in", 4)  # the third one within the epoch: steps 2 and 4 are saved
-    assert state_of(tmp_path)["begun"]["steps"] == 4
-    read = []
-    from_disk = training.to_device
-    monkeypatch.setattr(training, "to_device", lambda batch, device: read.append(batch) or from_disk(batch, device))
-    run(noisy_model(), data_dir, tmp_path, 3, batch_size=1, resume=True, stop_after=1)
-    assert [len(batch["left_image"]) for batch in read] == [1] * (9 - 4) + [3] * 3  # and vals
-
-
-def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted, monkeypatch):
-    monkeypatch.setattr(training, "CLOCK_STEPS", 2)
-    killed(data_dir, tmp_path, "torch", "save", "in", 4)
-    killed(data_dir, tmp_path, "torch", "save", "in", 4)
+def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted):
+    killed(data_dir, tmp_path, "training", "to_device", "before", 15)
+    killed(data_dir, tmp_path, "training", "validate", "before", 1)
     night(data_dir, tmp_path, resume=True)
     assert equal(state_of(tmp_path), state_of(uninterrupted))
 
@@ -132,7 +117,7 @@ def test_twice_killed_is_as_never_killed(data_dir, tmp_path, uninterrupted, monk
 
 @pytest.mark.parametrize("content", [None, b"", b"no checkpoint", "half"])
 def test_previous_pt_stands_in_for_a_last_pt_that_cannot_be_read(data_dir, tmp_path, tiny, monkeypatch, content):
-    monkeypatch.setattr(checkpoints, "LOW_SPREAD", 0)  # the pictures are flat walls
+    monkeypatch.setattr(training, "LOW_SPREAD", 0)  # the pictures are flat walls
     run(tiny(), data_dir, tmp_path / "whole", epochs=3)
     run(tiny(), data_dir, tmp_path, epochs=3, stop_after=2)
     last = tmp_path / "last.pt"
@@ -170,20 +155,22 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(data_dir, tmp_path, tiny
 
 
 def test_a_checkpoint_of_other_drives_or_another_seed_is_refused_by_name(data_dir, tmp_path, tiny):
-    options = dict(epochs=1, size=SIZE, resume=True, log=lambda _: None)
-    training.train(tiny(), loader(data_dir, drives="2020_01_01_drive_0001_sync"), None, tmp_path, **options)
+    def again(pairs):
+        training.train(tiny(), pairs, None, tmp_path, short(), resume=True, log=lambda _: None)
+
+    again(loader(data_dir, drives="2020_01_01_drive_0001_sync"))
     for other, told in (
         (loader(data_dir, drives="2020_01_01_drive_0002_sync"), r"train_drives .*0001.*\(here .*0002"),
         (loader(data_dir, drives="2020_01_01_drive_0001_sync", seed=1), r"seed 0 \(here 1\)"),
     ):
         with pytest.raises(ValueError, match=told):
-            training.train(tiny(), other, None, tmp_path, **options)
+            again(other)
 
 
 def test_a_checkpoint_of_another_version_is_refused_by_name(data_dir, tmp_path, tiny, monkeypatch):
     run(tiny(), data_dir, tmp_path, stop_after=1)
     monkeypatch.setattr(checkpoints, "CHECKPOINT_VERSION", 99)
-    with pytest.raises(ValueError, match=r"last\.pt is of version 3 \(here 99\)"):
+    with pytest.raises(ValueError, match=r"last\.pt is of version 4 \(here 99\)"):
         run(tiny(), data_dir, tmp_path, resume=True)
 
 
@@ -242,7 +229,7 @@ def spreads(monkeypatch, values):
 
 
 def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(checkpoints, "COLLAPSE_STEPS", 12)  # 3 steps an epoch: the fourth low one in a row
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 12)  # 3 steps an epoch: the fourth low one in a row
     spreads(monkeypatch, [0.2, 0.01, 0.2, 0.01, 0.01, 0.01, 0.01])
     ends = {}
     with pytest.raises(
@@ -261,7 +248,7 @@ def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_
 
 
 def test_a_network_that_never_said_anything_goes_back_to_the_untrained_one(data_dir, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(checkpoints, "COLLAPSE_STEPS", 9)
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)
     spreads(monkeypatch, [0.01] * 9)
     with pytest.raises(RuntimeError, match=r"epochs 1 to 3: .*epoch 0, to go on"):
         run(tiny(), data_dir, tmp_path, epochs=9)

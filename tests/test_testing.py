@@ -1,13 +1,10 @@
 """Prediction, post-processing, arrays with their names, and scores."""
 
 import csv
-import hashlib
 import json
 import os
-import re
 import sys
 import tracemalloc
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +12,27 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from synthetic import (
     make_drive,
     make_stereo_2015,
-    street_pair,
-    texture,
-    to_picture,
     write_calibration,
     write_laser_calibration,
     write_scan,
     write_uint16,
 )
 
-from monodepth_lib import data, files, kitti, networks, testing
-from monodepth_lib.data import prepare_dataloader, read_picture
-from monodepth_lib.depth import METRICS, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
+from monodepth_lib import data, kitti, stereo, testing
+from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.depth import METRICS, Protocol, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
+from monodepth_lib.kitti import read_picture, select_pairs
 
 SIZE = (32, 96)
+
+
+def saved(model, loader, folder):
+    """Names and both arrays of all that a loader gives."""
+    batches = testing.predict_loader(model, loader, "cpu")
+    return testing.save_predictions(batches, len(loader.dataset), folder)
 
 
 # --- post-processing ---
@@ -85,11 +85,11 @@ def test_prediction_keeps_no_gradient(tiny):
 
 
 def test_names_json_is_in_the_order_of_the_arrays(data_dir, tmp_path, tiny):
-    loader = prepare_dataloader(data_dir, "val", size=SIZE, batch_size=4)  # 4 + 4 + 1
+    loader = prepare_dataloader(select_pairs(data_dir, "val"), size=SIZE, batch_size=4)  # 4 + 4 + 1
     model = tiny().eval()
     with torch.no_grad():
         torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)  # so that pictures differ
-    names, plain, processed = testing.predict_loader(model, loader, tmp_path / "new", device="cpu")
+    names, plain, processed = saved(model, loader, tmp_path / "new")
     stored = json.loads((tmp_path / "new/names.json").read_text())
     assert stored == names == [f"2020_01_01_drive_0003_sync/{n:010d}" for n in range(9)]
     arrays = [np.load(tmp_path / "new" / name) for name in ("disparities.npy", "disparities_pp.npy")]
@@ -104,47 +104,40 @@ def test_names_json_is_in_the_order_of_the_arrays(data_dir, tmp_path, tiny):
 
 
 def test_prediction_is_in_eval_mode_whatever_mode_the_model_was_in(data_dir, tmp_path, tiny):
-    loader = prepare_dataloader(data_dir, "test", size=SIZE, batch_size=2)
+    loader = prepare_dataloader(select_pairs(data_dir, "test"), size=SIZE, batch_size=2)
     expected = testing.predict(tiny().eval(), next(iter(loader))["left_image"])[0]
     for model in (tiny().train(), tiny().eval()):
-        predicted = testing.predict_loader(model, loader, tmp_path, device="cpu")[1][:2]
+        predicted = saved(model, loader, tmp_path)[1][:2]
         assert np.allclose(predicted, expected, atol=1e-6)
 
 
 def test_an_earlier_run_s_arrays_stay_until_the_next_are_whole(data_dir, tmp_path, tiny, monkeypatch):
-    nine, five = (prepare_dataloader(data_dir, mode, size=SIZE, batch_size=4) for mode in ("val", "test"))
-    names, plain, _ = testing.predict_loader(tiny(), nine, tmp_path, device="cpu")
+    nine, five = (prepare_dataloader(select_pairs(data_dir, mode), size=SIZE, batch_size=4) for mode in ("val", "test"))
+    names, plain, _ = saved(tiny(), nine, tmp_path)
     before = plain.copy()
     with monkeypatch.context() as patch:
         patch.setattr(testing, "predict", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            testing.predict_loader(tiny(), five, tmp_path, device="cpu")
+            saved(tiny(), five, tmp_path)
     assert np.array_equal(np.load(tmp_path / "disparities.npy"), before)
     assert json.loads((tmp_path / "names.json").read_text()) == names
-    assert len(testing.predict_loader(tiny(), five, tmp_path, device="cpu")[1]) == 5
+    assert len(saved(tiny(), five, tmp_path)[1]) == 5
     assert np.array_equal(plain, before)  # a slider that still shows the earlier run reads what it read
     assert sorted(file.name for file in tmp_path.iterdir()) == ["disparities.npy", "disparities_pp.npy", "names.json"]
 
 
 def test_a_full_disk_is_named_once(data_dir, tmp_path, tiny, full_disk):
-    loader = prepare_dataloader(data_dir, "test", size=SIZE)
+    loader = prepare_dataloader(select_pairs(data_dir, "test"), size=SIZE)
     said = r"^[^(]*disparities_pp\.npy could not be written \([^(]*\): free space"
     with full_disk(), pytest.raises(OSError, match=said):
-        testing.predict_loader(tiny(), loader, tmp_path, device="cpu")
+        saved(tiny(), loader, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_is_not_there_is_said(data_dir, tmp_path, tiny, capsys):
-    networks.save_model(tiny(), tmp_path / "w.safetensors", SIZE)
-    options = ["--weights", str(tmp_path / "w.safetensors"), "--data", str(data_dir), "--output", str(tmp_path / "out")]
-    assert testing.main([*options, "--device", "gpu"]) == 2
-    assert "gpu" in capsys.readouterr().err
-
-
 def test_an_empty_loader_is_refused(data_dir, tmp_path, tiny):
-    loader = prepare_dataloader(data_dir, "test", "none", size=SIZE)
+    loader = prepare_dataloader(select_pairs(data_dir, "test", "none"), size=SIZE)
     with pytest.raises(ValueError, match="no picture"):
-        testing.predict_loader(tiny(), loader, tmp_path)
+        saved(tiny(), loader, tmp_path)
 
 
 # --- scores ---
@@ -177,9 +170,9 @@ def test_score_uses_the_prediction_of_its_own_pair(scored):
 
 def test_score_is_the_metrics_of_the_metres(scored):
     disparity = torch.rand(SIZE) * 0.1 + 0.02
-    truth, camera = testing.read_pair_truth(scored[0], "colour")
-    expected = metrics(disparity_to_depth(disparity, 0.3), truth, 0.3, 50)
-    row = testing.score(scored[:1], [disparity], cap=50)[0]
+    truth, camera = torch.from_numpy(scored[0].ground_truth()), scored[0].calibration
+    expected = metrics(disparity_to_depth(disparity, 0.3), truth, 0.3, Protocol(50))
+    row = testing.score(scored[:1], [disparity], Protocol(50))[0]
     assert camera.focal_baseline == pytest.approx(0.3)
     assert {key: row[key] for key in METRICS} == pytest.approx(expected, rel=1e-4)
 
@@ -200,7 +193,7 @@ def test_stereo_2015_is_scored_with_its_own_truth_and_calibration(tmp_path):
 
 def test_baseline_from_the_training_truth_beside_the_data(scored, tmp_path):
     np.save(tmp_path / "mean_inverse_depth.npy", np.full((16, 48), 1 / 7.2, dtype=np.float32))
-    maps, source = testing.baseline(scored, tmp_path)
+    maps, source = testing.mean_depth_reference(scored)
     assert source == "mean of the training truth"
     assert maps[0] == pytest.approx(torch.full((16, 48), 4 / 96), rel=1e-4)  # 7.2 m at f·B/W 0.3 is 4 px of 96
 
@@ -210,39 +203,41 @@ def test_baseline_without_it_never_uses_the_images_own_truth(tmp_path):
         make_drive(tmp_path / "2020_01_01_drive_0001_sync", [frame], truth=True, focal_baseline=0.3, shift=shift)
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     pairs = kitti.find_pairs(tmp_path / "2020_01_01_drive_0001_sync")
-    maps, source = testing.baseline(pairs, tmp_path, size=SIZE)
+    maps, source = testing.mean_depth_reference(pairs, size=SIZE)
     assert "other images" in source
     assert [m.mean().item() * 96 for m in maps] == pytest.approx([6, 5, 3], rel=1e-2)
-    read = [testing.read_pair_truth(pair, "colour")[0] for pair in pairs]
+    read = [torch.from_numpy(pair.ground_truth()) for pair in pairs]
     assert maps[0] == pytest.approx(0.3 * mean_inverse_depth(read[1:], SIZE), rel=1e-4)
 
 
 def test_baseline_without_any_truth_says_so(data_dir):
     pairs = kitti.find_pairs(data_dir / "vals/2020_01_01_drive_0003_sync")
-    maps, source = testing.baseline(pairs, data_dir, size=SIZE)
+    maps, source = testing.mean_depth_reference(pairs, size=SIZE)
     assert source == "no true depth"
     assert len(maps) == 9
 
 
-def test_one_by_one_the_predictions_are_those_of_the_arrays(data_dir, tmp_path, tiny):
-    loader = prepare_dataloader(data_dir, "val", size=SIZE, batch_size=4)
+def test_the_plain_network_predicts_the_same(data_dir, tmp_path, tiny):
+    loader = prepare_dataloader(select_pairs(data_dir, "val"), size=SIZE, batch_size=4)
     model = tiny()
     with torch.no_grad():
         torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)
-    _, plain, processed = testing.predict_loader(model, loader, tmp_path, device="cpu")
-    for post_processed, expected in ((False, plain), (True, processed)):
-        each = list(testing.predict_each(model, loader, "cpu", post_processed))
-        assert len(each) == 9
-        assert np.allclose(torch.stack(each), expected, atol=1e-6)
+    _, plain, processed = saved(model, loader, tmp_path)
+    for fast in (True, False):
+        each = list(testing.predict_loader(model, loader, "cpu", fast=fast))
+        assert [name for batch in each for name in batch[0]] == [pair.name for pair in loader.dataset.pairs]
+        assert np.allclose(torch.cat([batch[1] for batch in each]), plain, atol=1e-6)
+        assert np.allclose(torch.cat([batch[2] for batch in each]), processed, atol=1e-6)
     assert not np.allclose(plain, processed, atol=1e-6)
 
 
 def test_score_passes_crop_cap_and_median_scaling_on(scored):
     disparity = torch.rand(SIZE) * 0.1 + 0.02
-    truth, _ = testing.read_pair_truth(scored[0], "colour")
+    truth = torch.from_numpy(scored[0].ground_truth())
     for crop, scaling in (("garg", False), ("eigen", True)):
-        row = testing.score(scored[:1], [disparity], cap=50, crop=crop, median_scaling=scaling, by_distance=True)[0]
-        chosen = disparity_to_depth(disparity, 0.3), truth, 0.3, 50, crop, scaling
+        protocol = Protocol(50, crop, scaling)
+        row = testing.score(scored[:1], [disparity], protocol, by_distance=True)[0]
+        chosen = disparity_to_depth(disparity, 0.3), truth, 0.3, protocol
         assert {key: row[key] for key in METRICS} == pytest.approx({k: metrics(*chosen)[k] for k in METRICS}, rel=1e-4)
         assert row.get("ratio") == (pytest.approx(metrics(*chosen)["ratio"], rel=1e-4) if scaling else None)
         assert [band["pixels"] for band in row["by_distance"]] == [b["pixels"] for b in metrics_by_distance(*chosen)]
@@ -252,22 +247,22 @@ def test_score_passes_crop_cap_and_median_scaling_on(scored):
 def test_baseline_from_the_truth_of_training_pairs(scored, tmp_path):
     drive = make_drive(tmp_path / "train/2020_01_01_drive_0009_sync", range(3), truth=True, focal_baseline=0.3, shift=8)
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
-    train = testing.training_pairs(tmp_path, None, scored)
-    assert [pair.folder for pair in train] == [drive] * 3
-    maps, source = testing.baseline(scored, tmp_path, size=SIZE, train=train)
+    train = kitti.find_pairs(drive)
+    maps, source = testing.mean_depth_reference(scored, train, SIZE)
     assert source == "mean of the training truth (3 images)"
     assert maps[0].mean().item() * 96 == pytest.approx(8, rel=1e-2)
 
 
-def test_training_pairs_leave_test_drives_out_and_are_few(tmp_path, monkeypatch):
+def test_the_reference_leaves_test_drives_out_and_takes_few_images(tmp_path, monkeypatch):
     for drive in (1, 2):
         make_drive(tmp_path / f"train/2020_01_01_drive_000{drive}_sync", range(6), truth=True)
+    write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
+    train = kitti.select_pairs(tmp_path, "train")
     test = kitti.find_pairs(tmp_path / "train/2020_01_01_drive_0002_sync")
-    assert {p.folder.name[-9:-5] for p in testing.training_pairs(tmp_path, None, test)} == {"0001"}
-    assert testing.training_pairs(tmp_path / "train", None, test) == []  # no folder train in there
-    monkeypatch.setattr(testing, "TRAINING_TRUTHS", 3)
-    few = testing.training_pairs(tmp_path, None, [])
-    assert [pair.name[-2:] for pair in few] == ["00", "04", "02"]  # every fourth of twelve
+    assert testing.mean_depth_reference(test, train, SIZE)[1] == "mean of the training truth (6 images)"
+    assert "other images" in testing.mean_depth_reference(test, test, SIZE)[1]
+    monkeypatch.setattr(testing, "REFERENCE_IMAGES", 3)
+    assert testing.mean_depth_reference(test, train, SIZE)[1] == "mean of the training truth (3 images)"
 
 
 def test_the_baseline_fills_what_no_other_image_knows(tmp_path):
@@ -276,7 +271,7 @@ def test_the_baseline_fills_what_no_other_image_knows(tmp_path):
     sparse = np.zeros(SIZE)
     sparse[20, 10] = 7.2  # 4 px
     write_uint16(drive / "proj_depth/groundtruth/image_02/0000000001.png", sparse)
-    maps, _ = testing.baseline(kitti.find_pairs(drive), tmp_path, size=SIZE)
+    maps, _ = testing.mean_depth_reference(kitti.find_pairs(drive), size=SIZE)
     assert maps[0] == pytest.approx(torch.full(SIZE, 4 / 96), rel=1e-2)
 
 
@@ -284,74 +279,14 @@ def test_the_baselines_maps_are_made_when_they_are_asked_for(tmp_path):
     make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(40), truth=True, size=(64, 128))
     write_calibration(tmp_path / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=128)
     pairs = kitti.find_pairs(tmp_path / "2020_01_01_drive_0001_sync")
-    testing.baseline(pairs[:2], tmp_path)  # what is made once
+    testing.mean_depth_reference(pairs[:2])  # what is made once
     tracemalloc.start()
-    maps, _ = testing.baseline(pairs, tmp_path, size=(64, 128))
+    maps, _ = testing.mean_depth_reference(pairs, size=(64, 128))
     rows = testing.score(pairs, maps)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(rows) == 40
     assert peak < 20 * 64 * 128 * 4  # less than half of all truths
-
-
-# --- semi-global matching ---
-
-
-def test_holes_take_the_further_neighbour_of_their_row():
-    filled = testing.fill_holes(
-        np.array([[0, 5, 0, 0, 3, 0], [0, 0, 0, 0, 0, 0], [2, 0, 0, 7, 0, 1]], dtype=np.float32)
-    )
-    assert filled.tolist() == [[5, 5, 3, 3, 3, 3], [5, 5, 3, 3, 3, 3], [2, 2, 2, 7, 1, 1]]
-    assert filled.dtype == np.float32
-    assert testing.fill_holes(np.zeros((2, 3))).tolist() == [[0, 0, 0]] * 2
-
-
-@pytest.fixture
-def street(tmp_path):
-    """A pair of a near box (24 px) before a wall (6 px), 96x320, and its true left disparity (H, W)."""
-    left, right, truth, _ = street_pair(96, 320, near=24, far=6)
-    drive = tmp_path / "2020_01_01_drive_0001_sync"
-    for folder, view in (("image_02", left), ("image_03", right)):
-        (drive / folder / "data").mkdir(parents=True)
-        to_picture(view).save(drive / folder / "data/0000000000.png")
-    return kitti.find_pairs(drive)[0], truth[0, 0]
-
-
-def test_semi_global_matching_finds_both_depths_and_answers_everywhere(street):
-    pytest.importorskip("cv2", reason="OpenCV is not installed")
-    pair, truth = street
-    found = testing.match_views(pair)
-    assert found.shape == truth.shape and found.dtype == torch.float32
-    assert (found > 0).all()
-    off = (found - truth).abs() * 320
-    assert off.median() < 0.5 and (off < 1).float().mean() > 0.93
-
-
-def test_semi_global_matching_sees_near_things_at_the_left_border(street):
-    """The search goes 48 px to the left: within these columns OpenCV by itself has no answer."""
-    pytest.importorskip("cv2", reason="OpenCV is not installed")
-    wall, box = texture(96, 326, seed=7), texture(96, 326, seed=8)
-    views = [wall[..., shift // 4 : shift // 4 + 320].clone() for shift in (0, 12)]  # the wall: 3 px
-    views[0][..., 14:44] = box[..., 14:44]
-    views[1][..., 2:32] = box[..., 14:44]  # the box: 12 px
-    for path, view in zip((street[0].left, street[0].right), views, strict=True):
-        to_picture(view).save(path)
-    found = testing.match_views(street[0]) * 320
-    assert ((found[:, 18:40] - 12).abs() < 1).float().mean() > 0.9
-
-
-def test_views_of_two_sizes_are_named(street):
-    pytest.importorskip("cv2", reason="OpenCV is not installed")
-    with Image.open(street[0].right) as image:
-        smaller = image.resize((300, 96))
-    smaller.save(street[0].right)
-    with pytest.raises(ValueError, match=r"image_03.* are not of one size"):
-        testing.match_views(street[0])
-
-
-def test_the_pinned_opencv_is_the_one_the_table_names():
-    text = (files.project_root() / "pyproject.toml").read_text()
-    assert re.search(r'^sgm = \["(.+?)"\]', text, re.MULTILINE).group(1) == testing.OPENCV
 
 
 # --- tables ---
@@ -374,7 +309,7 @@ def test_table_is_aligned_and_rounded():
 
 def test_spread_is_the_deviation_over_images():
     rows = [{"name": name, **dict.fromkeys(METRICS, value)} for name, value in (("a", 0.1), ("b", 0.3))]
-    assert testing.spread_row(rows, "x") == pytest.approx({"name": "x", **dict.fromkeys(METRICS, 0.1)})
+    assert testing.mean_row(rows, "x", np.std) == pytest.approx({"name": "x", **dict.fromkeys(METRICS, 0.1)})
 
 
 def band(low, pixels, value):
@@ -403,25 +338,25 @@ def without_opencv(monkeypatch):
 def test_a_report_holds_the_answers_and_both_references(scored, tmp_path):
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     answers = {"right": [torch.full(SIZE, 4 / 96)] * 3, "far": [torch.full(SIZE, 1 / 96)] * 3}
-    report = testing.evaluate(scored, answers, tmp_path)
-    names = [row["name"] for row in report["means"]]
+    report = testing.evaluate(answers, scored)
+    names = [row["name"] for row in report.means]
     assert names == [
         "right",
         "far",
         "baseline: mean of the other images' truth",
         "semi-global matching, sees both views",
     ]
-    assert [row["name"] for row in report["standard_deviations"]] == names
-    assert (report["images"], report["crop"], report["truth"], report["cap_m"]) == (2, "none", ["depth"], 80)
-    errors = {row["name"]: row["abs_rel"] for row in report["means"]}
+    assert [row["name"] for row in report.standard_deviations] == names
+    assert (report.images, report.protocol.crop, report.truth, report.protocol.cap) == (2, "none", ["depth"], 80)
+    errors = {row["name"]: row["abs_rel"] for row in report.means}
     assert errors["right"] < 2e-3 and errors["far"] == pytest.approx(3, rel=1e-2)
     assert errors[names[3]] < 0.05  # a wall with much texture
-    assert [(row["answer"], row["name"][-1]) for row in report["per_image"]][:3] == [
+    assert [(row["answer"], row["name"][-1]) for row in report.per_image][:3] == [
         ("right", "0"),
         ("right", "2"),
         ("far", "0"),
     ]
-    text = testing.report_text(report)
+    text = report.text()
     assert "2 images, colour cameras, truth: depth; up to 80 m, crop none, no median scaling" in text
     assert f"0 to 10 m, {2 * 32 * 96} pixels in 2 images" in text and "10 to 20 m" not in text
     assert all(text.count(name) == 3 for name in names)
@@ -429,22 +364,22 @@ def test_a_report_holds_the_answers_and_both_references(scored, tmp_path):
 
 
 def test_without_opencv_one_line_says_how_to_get_it(scored, tmp_path, without_opencv):
-    report = testing.evaluate(scored, {"right": [torch.full(SIZE, 4 / 96)] * 3}, tmp_path)
-    assert len(report["means"]) == 2
-    lines = [line for line in testing.report_text(report).splitlines() if "OpenCV" in line]
-    assert lines == [f"note: no row of semi-global matching, which needs OpenCV: pip install {testing.OPENCV}"]
+    report = testing.evaluate({"right": [torch.full(SIZE, 4 / 96)] * 3}, scored)
+    assert len(report.means) == 2
+    lines = [line for line in report.text().splitlines() if "OpenCV" in line]
+    assert lines == [f"note: no row of semi-global matching, which needs OpenCV: pip install {stereo.OPENCV}"]
 
 
 def test_median_scaling_is_named_in_every_row_and_its_ratio_told(scored, tmp_path, without_opencv):
     answers = {"half": [torch.full(SIZE, 2 / 96)] * 3}
-    report = testing.evaluate(scored, answers, tmp_path, median_scaling=True)
-    assert all(row["name"].endswith(", median-scaled") for row in report["means"] + report["by_distance"])
-    assert report["means"][0]["abs_rel"] < 2e-3
-    assert report["means"][0]["ratio"] == pytest.approx(0.5, rel=1e-2)
-    text = testing.report_text(report)
+    report = testing.evaluate(answers, scored, testing.usual_protocol(scored, median_scaling=True))
+    assert all(row["name"].endswith(", median-scaled") for row in report.means + report.by_distance)
+    assert report.means[0]["abs_rel"] < 2e-3
+    assert report.means[0]["ratio"] == pytest.approx(0.5, rel=1e-2)
+    text = report.text()
     assert "median scaling ON" in text
     assert "half, median-scaled: 0.500 ± 0.000" in text
-    written = testing.write_report(report, tmp_path)[1]
+    written = report.write(tmp_path)[1]
     with open(written, newline="") as file:
         assert float(next(csv.DictReader(file))["ratio"]) == pytest.approx(0.5, rel=1e-2)
 
@@ -465,174 +400,42 @@ def scanned(tmp_path):
 
 def test_garg_crop_is_the_default_for_laser_scans_alone(scanned, tmp_path, without_opencv):
     answers = {"right": [torch.full(SIZE, 4 / 96)] * 2}
-    dense = testing.evaluate(kitti.find_pairs(scanned), answers, tmp_path)
-    assert (dense["truth"], dense["crop"], dense["per_image"][0]["pixels"]) == (["depth"], "none", 32 * 96)
+    dense = testing.evaluate(answers, kitti.find_pairs(scanned))
+    assert (dense.truth, dense.protocol.crop, dense.per_image[0]["pixels"]) == (["depth"], "none", 32 * 96)
     pairs = kitti.find_pairs(scanned, truth="scan")
-    report = testing.evaluate(pairs, answers, tmp_path)
-    assert (report["truth"], report["crop"]) == (["scan"], "garg")
-    assert report["per_image"][0]["pixels"] == (31 - 13) * (92 - 3)
-    assert report["means"][0]["abs_rel"] < 2e-3
-    assert testing.evaluate(pairs, answers, tmp_path, crop="none")["crop"] == "none"
+    report = testing.evaluate(answers, pairs)
+    assert (report.truth, report.protocol.crop) == (["scan"], "garg")
+    assert report.per_image[0]["pixels"] == (31 - 13) * (92 - 3)
+    assert report.means[0]["abs_rel"] < 2e-3
+    assert testing.evaluate(answers, pairs, testing.usual_protocol(pairs, crop="none")).protocol.crop == "none"
 
 
 def test_published_figures_take_the_lasers_x_for_depth(scanned, tmp_path, without_opencv):
     pairs = kitti.find_pairs(scanned, truth="scan-x")
-    report = testing.evaluate(pairs, {"right": [torch.full(SIZE, 4 / 96)] * 2}, tmp_path)
-    assert (report["truth"], report["crop"]) == (["scan-x"], "garg")
-    assert report["means"][0]["abs_rel"] == pytest.approx(1 - 7.2 / 8.2, abs=2e-3)  # the laser stands 1 m behind
+    report = testing.evaluate({"right": [torch.full(SIZE, 4 / 96)] * 2}, pairs)
+    assert (report.truth, report.protocol.crop) == (["scan-x"], "garg")
+    assert report.means[0]["abs_rel"] == pytest.approx(1 - 7.2 / 8.2, abs=2e-3)  # the laser stands 1 m behind
 
 
 def test_different_truths_in_one_mean_are_told(scanned, tmp_path, without_opencv):
     mixed = [kitti.find_pairs(scanned)[0], kitti.find_pairs(scanned, truth="scan")[1]]
-    report = testing.evaluate(mixed, {"right": [torch.full(SIZE, 4 / 96)] * 2}, tmp_path)
-    assert (report["truth"], report["crop"]) == (["depth", "scan"], "none")
-    assert report["truth_folders"] == ["data", "image_02"]
-    assert any("pictures with depth and with scan are averaged" in note for note in report["notes"])
-
-
-def test_the_command_takes_the_truth_it_is_told(scanned, weights, tmp_path, without_opencv):
-    for truth, crop in (("auto", "none"), ("depth", "none"), ("scan", "garg")):
-        assert command("--weights", weights, "--data", scanned, "--truth", truth, "--output", tmp_path / "out") == 0
-        report = json.loads((tmp_path / "out/metrics.json").read_text())
-        assert (report["truth"], report["crop"]) == (["depth" if truth == "auto" else truth], crop)
-    assert command("--weights", weights, "--data", scanned, "--truth", "disparity", "--output", tmp_path / "out") == 2
+    report = testing.evaluate({"right": [torch.full(SIZE, 4 / 96)] * 2}, mixed)
+    assert (report.truth, report.protocol.crop) == (["depth", "scan"], "none")
+    assert report.truth_folders == ["data", "image_02"]
+    assert any("pictures with depth and with scan are averaged" in note for note in report.notes)
 
 
 def test_a_report_of_no_truth_is_refused(data_dir):
     pairs = kitti.find_pairs(data_dir / "vals/2020_01_01_drive_0003_sync")
     with pytest.raises(ValueError, match="no pair has a truth"):
-        testing.evaluate(pairs, {}, data_dir)
+        testing.evaluate({}, pairs)
 
 
 def test_a_report_that_cannot_be_written_is_named(tmp_path, scored, without_opencv):
     (tmp_path / "file").write_text("")
-    report = testing.evaluate(scored, {}, tmp_path)
+    report = testing.evaluate({}, scored)
     with pytest.raises(OSError, match="file could not be written"):
-        testing.write_report(report, tmp_path / "file")
-
-
-@pytest.fixture
-def weights(tmp_path, tiny):
-    """Weights of a tiny network whose answer changes with the picture and with its size."""
-    model = tiny()
-    with torch.no_grad():
-        torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)
-    path = tmp_path / "mine.safetensors"
-    networks.save_model(model, path, SIZE)
-    return path
-
-
-def command(*arguments):
-    return testing.main([str(argument) for argument in arguments])
-
-
-def test_the_command_measures_and_writes(weights, data_dir, tmp_path, capsys, without_opencv):
-    assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / "out", "--batch-size", 2) == 0
-    printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert report["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert (report["weights"], report["images"], report["size"]) == ("mine.safetensors", 5, [32, 96])
-    assert report["drives"] == ["2020_01_01_drive_0004_sync"]
-    assert report["post_processing"] is True
-
-    loader = prepare_dataloader(data_dir, "test", size=SIZE)
-    processed = testing.predict_loader(networks.load_model(weights), loader, tmp_path / "arrays", device="cpu")[2]
-    expected = testing.mean_row(testing.score(loader.dataset.pairs, processed), "mine, post-processed")
-    assert {key: report["means"][0][key] for key in METRICS} == pytest.approx(
-        {k: expected[k] for k in METRICS}, rel=1e-4
-    )
-    assert testing.table([expected]).splitlines()[1].split()[2:] == printed.splitlines()[3].split()[2:]
-
-    with open(tmp_path / "out/metrics.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 10  # five images, the model and the baseline
-    assert lines[0]["answer"] == "mine, post-processed" and lines[5]["answer"].startswith("baseline")
-    first = {key: lines[0][key] for key in ("name", "sha256", "cap_m", "crop", "median_scaling", "post_processing")}
-    assert first == {
-        "name": "2020_01_01_drive_0004_sync/0000000000",
-        "sha256": report["sha256"],
-        "cap_m": "80.0",
-        "crop": "none",
-        "median_scaling": "False",
-        "post_processing": "True",
-    }
-    assert np.mean([float(line["abs_rel"]) for line in lines[:5]]) == pytest.approx(report["means"][0]["abs_rel"])
-
-
-def test_the_commands_options_reach_the_figures(weights, data_dir, tmp_path, without_opencv):
-    def measured(*options):
-        assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / "out", *options) == 0
-        return json.loads((tmp_path / "out/metrics.json").read_text())
-
-    usual = measured()
-    plain = measured("--no-post-process")
-    assert plain["means"][0]["name"] == "mine, plain" and plain["post_processing"] is False
-    small = measured("--size", 16, 64)
-    assert small["size"] == [16, 64]
-    cropped = measured("--crop", "eigen", "--cap", 50)
-    assert (cropped["crop"], cropped["cap_m"]) == ("eigen", 50)
-    assert cropped["per_image"][0]["pixels"] < usual["per_image"][0]["pixels"]
-    scaled = measured("--median-scaling")
-    assert scaled["median_scaling"] is True
-    results = [report["means"][0]["abs_rel"] for report in (usual, plain, small, scaled)]
-    assert len(set(results)) == 4
-    named = measured("--drives", "2020_01_01_drive_0004_sync")
-    assert named["split"] == "2020_01_01_drive_0004_sync" and named["means"] == usual["means"]
-
-
-def test_one_drive_is_data_enough(weights, tmp_path, without_opencv, capsys):
-    root = make_stereo_2015(tmp_path / "stereo_2015", shift=4)
-    write_calibration(root / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
-    assert command("--weights", weights, "--data", root, "--output", tmp_path / "out") == 0
-    report = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert (report["images"], report["truth"], report["drives"]) == (3, ["disparity"], ["stereo_2015"])
-    assert not any("neighbouring" in note for note in report["notes"])  # three scenes, not one film
-
-
-def test_a_warning_becomes_a_note_once(weights, tmp_path, without_opencv, monkeypatch, capsys):
-    root = make_stereo_2015(tmp_path / "stereo_2015")
-    write_calibration(root / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
-    real = testing.read_pair_truth
-
-    def warned(pair, cameras):
-        warnings.warn("the table by picture width", stacklevel=1)
-        warnings.warn("the table by picture width", stacklevel=1)  # from two lines of code: Python tells both
-        return real(pair, cameras)
-
-    monkeypatch.setattr(testing, "read_pair_truth", warned)
-    assert command("--weights", weights, "--data", root, "--output", tmp_path / "out") == 0
-    assert capsys.readouterr().out.count("note: the table by picture width") == 1
-
-
-def test_what_the_weights_have_seen_is_said(data_dir, tmp_path, tiny, without_opencv, capsys, monkeypatch):
-    drive = "2020_01_01_drive_0004_sync"
-    path = tmp_path / "seen.safetensors"
-    networks.save_model(tiny(), path, SIZE, train_drives=["a", drive], val_drives=["b"])
-    told = []
-    monkeypatch.setattr(kitti, "test_list_warning", lambda drives, pairs: told.append((drives, len(pairs))) or "EIGEN")
-    assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
-    printed = capsys.readouterr().out
-    assert f"note: the weights were trained or chosen on {drive}" in printed and "note: EIGEN" in printed
-    networks.save_model(tiny(), path, SIZE)
-    assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
-    assert "were trained or chosen" not in capsys.readouterr().out
-    assert told == [({"a", "b", drive}, 5), (None, 5)]
-
-
-@pytest.mark.parametrize(
-    "options, complaint",
-    [
-        (["--weights", "nothing"], "nothing.safetensors is missing"),
-        (["--drives", "no_such_drive"], "lacks no_such_drive"),
-        (["--drives", "2020_01_01_drive_0001_sync"], "no pair has a truth"),
-        (["--cameras", "grey"], "use cameras='colour'"),
-    ],
-)
-def test_what_cannot_be_measured_is_one_sentence(weights, data_dir, tmp_path, capsys, options, complaint):
-    assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / "out", *options) == 2
-    error = capsys.readouterr().err
-    assert complaint in error and len(error.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
+        report.write(tmp_path / "file")
 
 
 @pytest.mark.skipif("MONODEPTH_KITTI" not in os.environ, reason="MONODEPTH_KITTI is not set")
@@ -649,9 +452,9 @@ def test_both_references_on_real_streets(folder, cameras, truth, crop):
     root = Path(os.environ["MONODEPTH_KITTI"])
     pairs = kitti.find_pairs(root / folder, cameras)
     pairs = pairs[:: -(-len(pairs) // 4)]
-    report = testing.evaluate(pairs, {}, root / folder, cameras)
-    assert (report["truth"], report["crop"]) == ([truth], crop)
-    guess, matched = report["means"]
+    report = testing.evaluate({}, pairs)
+    assert (report.truth, report.protocol.crop) == ([truth], crop)
+    guess, matched = report.means
     assert 0.1 < guess["abs_rel"] < 0.4
     assert matched["abs_rel"] < 0.12 and matched["a1"] > 0.85 and matched["a1"] > guess["a1"]
 
@@ -664,7 +467,7 @@ class Scales(torch.nn.Module):
 
 def test_every_scale_is_predicted_and_the_finest_is_the_prediction():
     images = torch.rand(2, 3, 16, 48)
-    scales = testing.predict_scales(Scales(), images)
+    scales = [testing.predict(Scales(), images, scale) for scale in range(4)]
     assert [plain.shape for plain, _ in scales] == [(2, 16 // k, 48 // k) for k in (1, 2, 4, 8)]
     for got, expected in zip(scales[0], testing.predict(Scales(), images), strict=True):
         assert torch.equal(got, expected)
@@ -673,14 +476,14 @@ def test_every_scale_is_predicted_and_the_finest_is_the_prediction():
 
 
 def test_prediction_reads_the_left_views_alone(data_dir, tmp_path, tiny, monkeypatch):
-    loader = prepare_dataloader(data_dir, "test", size=SIZE, batch_size=2)
+    loader = prepare_dataloader(select_pairs(data_dir, "test"), size=SIZE, batch_size=2, left_only=True)
     model = tiny().eval()
     images = torch.cat([batch["left_image"] for batch in loader])
     read = []
     monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or read_picture(path))
-    names, plain, processed = testing.predict_loader(model, loader, tmp_path)
+    names, plain, processed = saved(model, loader, tmp_path)
     assert read == [pair.left for pair in loader.dataset.pairs] and len(names) == len(images)
     expected = testing.predict(model, images)
     for one, other in zip((plain, processed), expected, strict=True):
         assert np.allclose(one, other, atol=1e-6)
-    assert "right_image" in next(iter(loader))  # the caller's loader is as it was
+    assert "right_image" not in next(iter(loader))

@@ -12,25 +12,34 @@ import torch
 from synthetic import shifted_pair, street_pair, texture
 
 from monodepth_lib import training
-from monodepth_lib.checkpoints import AverageMeter, read_history
+from monodepth_lib.checkpoints import load_model, read_history, save_model
+from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.kitti import select_pairs
 from monodepth_lib.losses import MonodepthLoss
-from monodepth_lib.networks import load_model, save_model
-from monodepth_lib.training import halve_twice, settings, train, train_one_epoch, validate
+from monodepth_lib.training import AverageMeter, Settings, settings, train, train_one_epoch, validate
 
 CPU = torch.device("cpu")
 SIZE = (32, 96)
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 
 
-def loader(data_dir, mode="train", batch_size=3, **options):
-    return prepare_dataloader(data_dir, mode, size=SIZE, batch_size=batch_size, **options)
+def loader(data_dir, side="train", batch_size=3, drives=None, **options):
+    pairs = select_pairs(data_dir, side, drives)
+    return prepare_dataloader(pairs, train=side == "train", size=SIZE, batch_size=batch_size, **options)
+
+
+def short(epochs=1, size=SIZE, **changes):
+    """Settings of a run of these tests."""
+    return settings("tiny", **{"epochs": epochs, "height": size[0], "image_width": size[1], **changes})
 
 
 def run(model, data_dir, output, epochs=2, val=True, batch_size=3, **options):
-    val_loader = loader(data_dir, "val") if val else None
-    options = {"size": SIZE, "learning_rate": 1e-3, "log": lambda _: None, **options}
-    return train(model, loader(data_dir, batch_size=batch_size, seed=5), val_loader, output, epochs=epochs, **options)
+    """`train` with settings of `short`, and options of its own."""
+    chosen = {name: options.pop(name) for name in ("size", "learning_rate", "precision") if name in options}
+    loaders = loader(data_dir, batch_size=batch_size, seed=5), loader(data_dir, "val") if val else None
+    options = {"log": lambda _: None, **options}
+    return train(model, *loaders, output, short(epochs, **chosen), **options)
 
 
 def equal(one, other):
@@ -99,7 +108,7 @@ def test_without_resume_a_run_starts_anew(data_dir, tmp_path, tiny):
 def test_resume_refuses_another_network_or_length(data_dir, tmp_path, tiny):
     run(tiny(), data_dir, tmp_path, epochs=1)
     for model, epochs, told in (
-        (tiny(width=3), 1, r"'width': 2.*\(here .*'width': 3"),
+        (tiny(width=3), 1, r"'base_channels': 2.*\(here .*'base_channels': 3"),
         (tiny(), 2, r"epochs 1 \(here 2\)"),
     ):
         with pytest.raises(ValueError, match=rf"last\.pt is of another run: .*{told}"):
@@ -135,7 +144,7 @@ def test_the_command_begins_from_weights(data_dir, tmp_path, tiny):
         "--init",
         tmp_path / "begun.safetensors",
     ]
-    assert training.main([str(word) for word in given + small]) == 0
+    assert main([str(word) for word in given + small]) == 0
     trained = load_model(tmp_path / "out/weights.safetensors")
     assert trained.config == begun.config
     assert all(
@@ -267,9 +276,20 @@ def test_validation_reports_level_and_spread_of_the_left_disparity(tiny):
 # --- schedule ---
 
 
+def learning_rates(steps):
+    """What `training.schedule` makes of 1 in every step."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    scheduler, rates = training.schedule(optimizer, steps), []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
 @pytest.mark.parametrize("steps", [5, 50, 1000])
 def test_learning_rate_is_halved_at_three_and_four_fifths(steps):
-    factors = [halve_twice(step, steps) for step in range(steps)]
+    factors = learning_rates(steps)
     assert factors == [1] * (steps * 3 // 5) + [0.5] * (steps // 5) + [0.25] * (steps // 5)
 
 
@@ -368,15 +388,31 @@ def test_a_diverged_model_is_an_error_not_a_crash_of_the_process():
 
 
 def test_settings_take_what_is_not_none():
-    chosen = settings("tiny", epochs=3, learning_rate=1, width=None)
-    assert (chosen["epochs"], chosen["learning_rate"], chosen["width"]) == (3, 1, training.PROFILES["tiny"]["width"])
-    assert training.PROFILES["tiny"]["epochs"] == 1  # the profile itself is as it was
+    chosen, tiny = settings("tiny", epochs=3, learning_rate=1, base_channels=None), training.PROFILES["tiny"]
+    assert (chosen.epochs, chosen.learning_rate, chosen.base_channels) == (3, 1, tiny.base_channels)
+    assert tiny.epochs == 1  # the profile itself is as it was
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"epochs": 1.5}, "epochs is 1.5; it must be of type int"),
+        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"learning_rate": "1e-4"}, r"learning_rate is '1e-4'; it must be of type float \(in YAML"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"height": 16}, "height is 16; it must be at least 32"),
+        ({"depth": 3}, "no setting is named 'depth'; there are model, base_channels"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_named(change, told):
+    with pytest.raises(ValueError, match=told):
+        settings("tiny", **change)
 
 
 def test_full_profile_is_the_labs_recipe():
     full = training.PROFILES["full"]
-    assert (full["model"], full["height"], full["image_width"]) == ("unet", 256, 512)
-    assert (full["epochs"], full["batch_size"], full["learning_rate"]) == (50, 8, 1e-4)
+    assert (full.model, full.base_channels, full.size) == ("unet", 64, (256, 512))
+    assert (full.epochs, full.batch_size, full.learning_rate) == (50, 8, 1e-4)
 
 
 def test_unknown_precision_is_named():
@@ -396,7 +432,7 @@ def test_overfitting_recovers_a_known_shift_within_half_a_pixel(tiny):
     batch = {"left_image": lefts, "right_image": rights}
     model = tiny(width=4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: halve_twice(step, steps))
+    scheduler = training.schedule(optimizer, steps)
     with torch.no_grad():
         before = (model(lefts)[0] * width - shift).abs().mean()
     train_one_epoch(model, [batch] * steps, MonodepthLoss(), optimizer, scheduler, CPU)

@@ -1,0 +1,195 @@
+"""The same answers sooner: tuned twins of what the course teaches, with the same parameter names.
+
+`training.train` and `testing.predict_loader` switch them on unless told `fast=False`. Tests prove each equal to its
+plain twin, and `python -m research.benchmarks` measures what it is worth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .losses import MonodepthLoss, box_sum
+from .networks import Monodepth, UpBlock
+
+
+@contextlib.contextmanager
+def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
+    """While it lasts, `model` and `loss` compute the same values and gradients (to rounding) sooner."""
+    blocks = [module for module in model.modules() if type(module) is UpBlock]
+    plain = loss.appearance_loss if isinstance(loss, MonodepthLoss) else None
+    for block in blocks:
+        block.__class__ = SummedUpBlock
+    if plain is not None:
+        loss.appearance_loss = appearance_loss
+    try:
+        with kept_memory():
+            yield
+    finally:
+        for block in blocks:
+            block.__class__ = UpBlock
+        if plain is not None:
+            loss.appearance_loss = plain
+
+
+def faster_prediction(model: Monodepth) -> Monodepth:
+    """A copy of `model` in eval mode that gives the same answers (to rounding) sooner, and cannot be trained.
+
+    In eval mode batch normalisation is a fixed scale and shift, which the convolution before it takes over. The kernels
+    of `SummedUpBlock` are summed once. Weights that stay as they are are shared with `model`, not copied.
+    """
+    shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
+    model = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
+    for module in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
+        for place, (one, next_one) in enumerate(itertools.pairwise(module)):
+            if isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
+                norm: Any = next_one
+                one.weight, one.bias = fuse_conv_bn_weights(
+                    one.weight, one.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                )
+                module[place + 1] = nn.Identity()
+        if type(module) is UpBlock:
+            module.__class__ = SummedUpBlock
+            kernel = summed_kernel(module[0].weight).detach()  # type: ignore[arg-type]
+            module.register_buffer("kernel", kernel.contiguous(memory_format=torch.channels_last), persistent=False)
+    return model.requires_grad_(False)
+
+
+# --- upsampling and convolution in one -------------------------------------------------------------------------------
+
+
+class SummedUpBlock(UpBlock):
+    """`UpBlock` without writing the upsampled features.
+
+    Twice as large, the four new pixels of an old one are equal, so a 3x3 window over them meets at most 2x2 different
+    values. One transposed convolution with the sums of the kernel's weights gives the same result with 4/9 of the
+    multiplications. At other sizes, and in pictures so small that summing costs more than it saves, it is plain.
+    """
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
+        convolution, norm, activation = self
+        height, width = x.shape[-2:]
+        if tuple(size) != (2 * height, 2 * width) or x.shape[0] * height * width < 256:
+            return super().forward(x, size)
+        kernel = self.kernel if hasattr(self, "kernel") else summed_kernel(convolution.weight)  # type: ignore[arg-type]
+        return activation(norm(F.conv_transpose2d(x, kernel, convolution.bias, stride=2, padding=1)))  # type: ignore[arg-type]
+
+
+def summed_kernel(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (in, out, 4, 4): what an old pixel gives to the 4x4 new ones around it.
+
+    Along one axis, a new pixel sees old ones through w1, w2, w3. An old one covers two, so it gives w3, w3 + w2,
+    w2 + w1, w1 to four new ones in a row.
+    """
+    w1, w2, w3 = weight.unbind(-2)
+    rows = torch.stack([w3, w3 + w2, w2 + w1, w1], dim=-2)
+    w1, w2, w3 = rows.unbind(-1)
+    return torch.stack([w3, w3 + w2, w2 + w1, w1], dim=-1).transpose(0, 1)
+
+
+# --- the appearance loss with its derivative written out --------------------------------------------------------------
+
+
+def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
+    """`losses.appearance_loss` with its derivative worked out beside it."""
+    return Appearance.apply(image, estimate, ssim_weight)
+
+
+class Appearance(torch.autograd.Function):
+    """The value and, at once, its derivative: one map a view is kept for the backward pass, where autograd keeps 20."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, estimate: Tensor, ssim_weight: float) -> Tensor:
+        by_image, by_estimate, _ = ctx.needs_input_grad
+        similarity, *slopes = ssim_mean(image, estimate, by_image, by_estimate)
+        difference = estimate - image
+        weight = (1 - ssim_weight) / difference.numel()
+        residual = difference.abs().mean()
+        for slope, sign in zip(slopes, (-1, 1), strict=True):
+            if slope is not None:
+                slope.mul_(-ssim_weight / 2).add_(difference.sign(), alpha=sign * weight)
+        ctx.save_for_backward(*slopes)
+        return ssim_weight * (1 - similarity) / 2 + (1 - ssim_weight) * residual
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        by_image, by_estimate = (slope if slope is None else slope * gradient for slope in ctx.saved_tensors)
+        return by_image, by_estimate, None
+
+
+def box_spread(x: Tensor) -> Tensor:
+    """The derivative of `box_sum`, (N, C, H - 2, W - 2) -> (N, C, H, W): a pixel gets the sum over its windows."""
+    return box_sum(F.pad(x, (2, 2, 2, 2)))
+
+
+def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The mean of `losses.ssim(a, b)`, and its derivative by `a` and by `b` where wanted.
+
+    With sums Σ over nine pixels in place of means (the formula's top and bottom both grow by 81²),
+        A1 = 2·Σa·Σb + 81·C1,  A2 = 18·Σab - 2·Σa·Σb + 81·C2,
+        B1 = (Σa)² + (Σb)² + 81·C1,  B2 = 9·(Σa² + Σb²) - (Σa)² - (Σb)² + 81·C2,  SSIM = A1·A2 / (B1·B2).
+    """
+    c1, c2 = 81 * 0.01**2, 81 * 0.03**2
+    sum_a, sum_b = box_sum(a), box_sum(b)
+    product, squares = sum_a * sum_b, sum_a.square().add_(sum_b.square())
+    a2 = box_sum(a * b).mul_(18).sub_(product, alpha=2).add_(c2)
+    b2 = box_sum((a * a).add_(b * b)).mul_(9).sub_(squares).add_(c2)
+    a1, b1 = product.mul_(2).add_(c1), squares.add_(c1)
+    if not (by_a or by_b):
+        return a1.mul_(a2).div_(b1).div_(b2).mean(), None, None
+    below = (b1 * b2).reciprocal_()
+    by_a2, by_a1 = a1.mul_(below), below.mul_(a2)
+    similarity = a2.mul_(by_a2)
+    by_b2 = torch.div(similarity, b2, out=b2)  # less than zero, as what comes by B1 is: their signs are set below
+    by_squares = torch.sub(by_b2, torch.div(similarity, b1, out=b1), out=b1)  # the squares are in B1 and B2,
+    by_product = by_a1.sub_(by_a2)  # Σa·Σb in A1 and A2
+    spread_a2, spread_b2 = box_spread(by_a2).mul_(18), box_spread(by_b2).mul_(18)
+    share = 1 / similarity.numel()
+
+    def slope(mine: Tensor, other: Tensor, sum_mine: Tensor, sum_other: Tensor) -> Tensor:
+        by_sum = (by_product * sum_other).addcmul_(by_squares, sum_mine).mul_(2)
+        return box_spread(by_sum).addcmul_(spread_a2, other).addcmul_(spread_b2, mine, value=-1).mul_(share)
+
+    return (
+        similarity.mean(),
+        slope(a, b, sum_a, sum_b) if by_a else None,
+        slope(b, a, sum_b, sum_a) if by_b else None,
+    )
+
+
+# --- memory that stays between the steps ------------------------------------------------------------------------------
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # glibc's names for what `mallopt` sets, see malloc.h
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # once blocks of 32 MB were freed
+
+
+@contextlib.contextmanager
+def kept_memory() -> Iterator[None]:
+    """While it lasts, memory that tensors leave stays with the process; then all that is free goes back to the system.
+
+    glibc takes every block above 32 MB anew from the system and returns it at once, and the system clears each page
+    when it is first touched. Training at 256x512 makes many such tensors in every step. Without glibc it does nothing.
+    """
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(MMAP_MAX, 0)
+    libc.mallopt(TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        for name, value in DEFAULTS.items():
+            libc.mallopt(name, value)
+        libc.malloc_trim(0)

@@ -1,0 +1,80 @@
+"""Classical stereo: disparity from both views by semi-global matching, the reference that sees what no network sees."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import kitti
+
+OPENCV = "opencv-python-headless==5.0.0.93"  # as in pyproject.toml, extra "sgm"
+
+
+def has_opencv() -> bool:
+    return importlib.util.find_spec("cv2") is not None
+
+
+def fill_holes(disparity: np.ndarray) -> np.ndarray:
+    """A disparity (H, W) whose pixels <= 0 are holes, filled row by row.
+
+    A hole takes the smaller, further one of its neighbours left and right (most holes lie where a near thing hides the
+    background), at the border the only one; a row without any value is that of the nearest row with one.
+    """
+    valid = disparity > 0
+    rows = np.flatnonzero(valid.any(axis=1))
+    if not len(rows):
+        return disparity
+    column = np.arange(disparity.shape[1])
+    before = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
+    after = np.minimum.accumulate(np.where(valid, column, column.size)[:, ::-1], axis=1)[:, ::-1]
+    left = np.where(before < 0, np.inf, np.take_along_axis(disparity, before.clip(min=0), axis=1))
+    right = np.where(
+        after == column.size, np.inf, np.take_along_axis(disparity, after.clip(max=column.size - 1), axis=1)
+    )
+    filled = np.where(valid, disparity, np.minimum(left, right))
+    nearest = rows[np.abs(rows[:, None] - np.arange(len(disparity))).argmin(axis=0)]
+    return filled[nearest].astype(disparity.dtype)
+
+
+def match_views(pair: kitti.Pair) -> Tensor:
+    """Left disparity (H, W), a fraction of the width, by semi-global matching of both views (Hirschmüller, 2008).
+
+    What `semi_global_matching` leaves open is filled by `fill_holes`, so that every pixel has an answer. Raises
+    ModuleNotFoundError where OpenCV is not installed.
+    """
+    left, right = (np.asarray(kitti.read_picture(path).convert("L")) for path in (pair.left, pair.right))
+    if left.shape != right.shape:
+        raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
+    return torch.from_numpy(fill_holes(semi_global_matching(left, right)) / np.float32(left.shape[1]))
+
+
+def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Left disparity (H, W) in px, 0 where there is none, of two grey uint8 pictures (H, W), up to 15 % of the width.
+
+    OpenCV's StereoSGBM with the left-right check; a match at less than 1 px counts as none. Its settings were chosen
+    on scenes of KITTI stereo 2012. Raises ModuleNotFoundError where OpenCV is not installed.
+    """
+    import cv2
+
+    height, width = left.shape
+    furthest, block = 16 * -(-round(0.15 * width) // 16), 5
+    matcher = cv2.StereoSGBM.create(
+        minDisparity=0,
+        numDisparities=furthest,
+        blockSize=block,
+        P1=8 * block**2,
+        P2=96 * block**2,
+        disp12MaxDiff=1,
+        preFilterCap=63,
+        uniquenessRatio=10,
+        speckleWindowSize=round(height * width / 1160),  # 400 px in KITTI's pictures
+        speckleRange=2,
+        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
+    )
+    # it leaves out the columns whose search would leave the picture: widen both by the border's pixels
+    widened = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in (left, right))
+    pixels = matcher.compute(*widened)[:, furthest:].astype(np.float32) / 16
+    return np.where(pixels < 1, 0, pixels)
