@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from monodepth_lib import kitti
-from monodepth_lib.data import prepare_cache, read_picture
+from monodepth_lib.data import prepare_cache
+from monodepth_lib.files import read_picture
 from monodepth_lib.transforms import change_colours
 
 from .hints import hint_file, pair_hints, prepare_hints, sample_hints, write_hints
@@ -170,16 +171,14 @@ def pack(pictures: Pictures, also: str, target: Path, size: tuple[int, int]) -> 
 
     A machine that is lent for minutes then gets some 40 MB, in place of all photographs.
     """
-    sides = [(target / "train", pictures.pairs("train"), pictures.cameras)]
-    if also:
-        drives = kitti.find_drives(pictures.folder / also).values()
-        sides.append((target / also, [pair for drive in drives for pair in kitti.find_pairs(drive)], "colour"))
-    for folder, pairs, cameras in sides:
-        for pair in pairs:
-            drive = folder / pair.folder.name
-            for path, camera in zip((pair.left, pair.right), kitti.CAMERAS[cameras][0], strict=True):
-                (drive / camera).mkdir(parents=True, exist_ok=True)
-                picture = read_picture(path).resize(size[::-1], Image.Resampling.BILINEAR)
-                picture.save(drive / camera / f"{path.stem}.jpg", quality=88)
-            write_hints(pair_hints(pair, size), hint_file(kitti.Pair(drive, pair.left, pair.right)))
-    return sum(len(pairs) for _, pairs, _ in sides)
+    drives = kitti.find_drives(pictures.folder / also).values() if also else []
+    further = [pair for drive in drives for pair in kitti.find_pairs(drive, cameras="colour")]
+    pairs = pictures.pairs("train")
+    for pair in [*pairs, *further]:
+        drive = target / (also if pair in further else "train") / pair.folder.name
+        for path, camera in zip((pair.left, pair.right), kitti.CAMERAS[pair.cameras][0], strict=True):
+            (drive / camera).mkdir(parents=True, exist_ok=True)
+            picture = read_picture(path).resize(size[::-1], Image.Resampling.BILINEAR)
+            picture.save(drive / camera / f"{path.stem}.jpg", quality=88)
+        write_hints(pair_hints(pair, size), hint_file(kitti.Pair(drive, pair.left, pair.right)))
+    return len(pairs) + len(further)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from monodepth_lib.data import read_picture
+from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import Pair
 from monodepth_lib.stereo import semi_global_matching
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from monodepth_lib import losses
 from monodepth_lib.depth import resize_map
@@ -29,7 +29,7 @@ def warp(image: Tensor, disparity: Tensor, zero_padding: bool = False, unaligned
     return F.grid_sample(image, grid, "bilinear", "zeros" if zero_padding else "border", align_corners=False)
 
 
-class RecipeLoss(nn.Module):
+class RecipeLoss(losses.MonodepthLoss):
     """`losses.MonodepthLoss` with the recipe's switches; with none of them set, its very values.
 
     `forward(disparities, left, right, hints, share)`: `hints` (N, 2, H, W) are those of `hints.match_both`, `share` is
@@ -54,8 +54,8 @@ class RecipeLoss(nn.Module):
             both = disparities[scale].float()
             d_l, d_r = (both if judged == scale else resize_map(both, size)).split(1, dim=1)
             (image_l,), (image_r,) = losses.pyramid(left, [size]), losses.pyramid(right, [size])
-            appearance = appearance + losses.appearance_loss(image_l, self.warp(image_r, -d_l), r.ssim_weight)
-            appearance = appearance + losses.appearance_loss(image_r, self.warp(image_l, d_r), r.ssim_weight)
+            appearance = appearance + self.appearance_loss(image_l, self.warp(image_r, -d_l), r.ssim_weight)
+            appearance = appearance + self.appearance_loss(image_r, self.warp(image_l, d_r), r.ssim_weight)
             smooth = self.smoothness(d_l, image_l) + self.smoothness(d_r, image_r)
             smoothness = smoothness + smooth / 2**judged
             if r.consistency_weight:

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from monodepth_lib import files
-from monodepth_lib.depth import METRIC_NAMES
+from monodepth_lib.depth import METRICS
 
 from .recipe import Row, Sweep
 from .train import JUDGED_SIZE, read_result
@@ -100,9 +100,9 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     judged = [line for line in lines if all("val_loss" in result for result in line.results)]
     by_loss = ranks(judged, "val_loss")
     heads = ["row", "what differs", "minutes", "pairs", "steps", "M parameters", "loss on vals"]
-    heads += [*(METRIC_NAMES[key] for key in KEYS), "spread over images", "moves more than the seeds do"]
+    heads += [*(METRICS[key] for key in KEYS), "spread over images", "moves more than the seeds do"]
     finished = any(line.finished for line in lines)
-    heads += [f"stereo 2015, {METRIC_NAMES[key]}" for key in ("abs_rel", "d1_all")] if finished else []
+    heads += [f"stereo 2015, {METRICS[key]}" for key in ("abs_rel", "d1_all")] if finished else []
     cells = []
     for line in lines:
         row, first = line.row, line.results[0]
@@ -166,7 +166,7 @@ def over_minutes(lines: Sequence[Line]) -> Figure:
     """Abs Rel and D1-all on the way, a curve a run."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
-        axis.set(xlabel="minutes", title=METRIC_NAMES[key])
+        axis.set(xlabel="minutes", title=METRICS[key])
         for color, line in enumerate(lines):
             for result in line.results:
                 points = [*result["history"], {**result, "minutes": result["trained_minutes"]}]
@@ -181,7 +181,7 @@ def over_pairs(lines: Sequence[Line]) -> Figure:
     """Abs Rel and D1-all over the number of pairs, a curve for rows whose names differ in the last part alone."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
-        axis.set(xlabel="pairs", title=METRIC_NAMES[key], xscale="log")
+        axis.set(xlabel="pairs", title=METRICS[key], xscale="log")
         for label in sorted({line.label for line in lines}):
             curve = sorted((line for line in lines if line.label == label), key=lambda line: line.results[0]["used_pairs"])
             values = [line.values("pp", key) for line in curve]

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from monodepth_lib import files, kitti, testing, training
-from monodepth_lib.checkpoints import AverageMeter, save_model
+from monodepth_lib import files, testing, training
+from monodepth_lib.checkpoints import save_model
 from monodepth_lib.data import to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.fast import faster_prediction, faster_training
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import Monodepth, count_parameters
+from monodepth_lib.training import AverageMeter
 
 from .batch import Pairs, Pictures
 from .benchmarks.measure import machine
@@ -135,12 +136,12 @@ def train(
         if average:
             average.load_state_dict(state["average"])
         course.steps, course.seconds, history = state["steps"], state["seconds"], state["history"]
-        meter = AverageMeter(*state["meter"])
+        meter.count, meter.sums = state["meter"]
         log(f"{name}: goes on from step {course.steps}")
 
     def save() -> None:
         state = {"run": run, "steps": course.steps, "seconds": course.seconds, "history": history}
-        state |= {"meter": [meter.steps, meter.count, meter.sums], "model": model.state_dict()}
+        state |= {"meter": (meter.count, meter.sums), "model": model.state_dict()}
         state |= {"optimizer": optimizer.state_dict(), "average": average.state_dict() if average else None}
         with files.atomic_write(last) as partial:
             torch.save(state, partial)
@@ -253,9 +254,9 @@ def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
                 kept += new.cpu()
         with warnings.catch_warnings():  # the focal length of stereo 2012 is known by its width
             warnings.filterwarnings("ignore", message=".*using KITTI's f and B")
-            plain, processed = (testing.score(pairs, kept, pictures.cameras) for kept in maps)
+            plain, processed = (testing.score(pairs, kept) for kept in maps)
         found |= {"plain": testing.mean_row(plain, "plain"), "pp": testing.mean_row(processed, "post-processed")}
-        found |= {"spread": testing.spread_row(processed, "spread over images"), "images": len(processed)}
+        found |= {"spread": testing.mean_row(processed, "spread over images", np.std), "images": len(processed)}
     return found
 
 
