@@ -8,14 +8,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from monodepth_lib import files, kitti
 from monodepth_lib.commands import count, positive
-from monodepth_lib.commands.sweep import Job, run_jobs
+from monodepth_lib.commands.sweep import work
 
 from .batch import Pairs, Pictures, pack
 from .recipe import Row, find_row, read_sweeps
@@ -39,6 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--rows", default="", help="names separated by commas (default: all)")
     many.add_argument("--seeds", type=count, nargs="+", help="default: the recipe file's")
     many.add_argument("--jobs", type=positive(int), default=1, help="runs at a time; they share the threads")
+    many.add_argument("--cluster", default="", metavar="ADDRESS", help="runs go to Dask's workers: tcp://host:8786")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
     many.add_argument("--page", type=Path, help="its picture is written beside it (default: the recipe file's)")
     small.add_argument("--also", default="train_colour", help="further drives in colour, below --data; '' for none")
@@ -74,17 +78,38 @@ def budget_of(options: argparse.Namespace, row: Row) -> Budget:
     return Budget(minutes, steps, options.every, **machine)
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, as `commands.sweep.work` takes it."""
+
+    name: str
+    folder: Path
+    arguments: list[str]
+
+    def command(self, device: str | None) -> list[str]:
+        return [sys.executable, "-m", "research", "train", *self.arguments, "--output", str(self.folder)]
+
+
+def how_it_ended(job: Job, future: Future) -> str:
+    """The last line that a run said, or what went wrong with its process."""
+    with contextlib.suppress(OSError):
+        lines = [line for line in (job.folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+        code = future.result()
+        return lines[-1] if code == 0 else f"FAILED with status {code}: {lines[-1]}"
+    return "FAILED: its folder cannot be read"
+
+
 def run_sweep(options: argparse.Namespace, command: str) -> int:
     sweeps = read_sweeps(options.recipes)
     if options.sweep not in sweeps:
         raise ValueError(f"no sweep is named {options.sweep}; there are {', '.join(sweeps)}")
     sweep = sweeps[options.sweep]
-    output, rows, pictures = options.output or Path("output/research") / sweep.name, sweep.pick(options.rows), None
+    output, rows = options.output or Path("output/research") / sweep.name, sweep.pick(options.rows)
     failed: list[str] = []
     if not options.report:
         pictures = pictures_of(options)
-        passed = ["--data", options.data, "--cache-dir", options.cache_dir, "--cameras", options.cameras]
-        passed += ["--recipes", options.recipes, "--every", options.every]
+        passed = ["--data", pictures.folder, "--cache-dir", pictures.cache_dir, "--cameras", options.cameras]
+        passed += ["--recipes", options.recipes.resolve(), "--every", options.every]
         passed += ["--threads", max(1, options.threads // options.jobs)]
         for name in ("minutes", "steps", "val_drives", "test_drives"):
             if (value := getattr(options, name)) is not None:
@@ -97,9 +122,9 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
                     print(f"{row.name}, seed {seed}: finished before", flush=True)
                     continue
                 Pairs(row.recipe, pictures, seed)  # decodes and matches once, before several runs at a time would
-                whole = [sys.executable, "-m", "research", "train", row.name, "--seed", seed, *passed]
-                jobs.append(Job(f"{row.name}, seed {seed}", [*map(str, whole), "--output", str(folder)], folder))
-        failed = run_jobs(jobs, options.jobs)
+                jobs.append(Job(f"{row.name}, seed {seed}", folder, [*map(str, (row.name, "--seed", seed, *passed))]))
+        work(jobs, [None] * options.jobs, options.cluster, how_it_ended)
+        failed = [job.name for job in jobs if not (job.folder / "result.json").is_file()]
     page = options.page or files.project_root() / sweep.page
     print(write_report(sweep, output, page, command))
     if failed:

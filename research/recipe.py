@@ -208,16 +208,17 @@ def find_row(sweeps: dict[str, Sweep], name: str) -> Row:
 def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
     """The network as training begins with it. Raises FileNotFoundError or ValueError for weights that do not fit."""
     torch.manual_seed(seed)
+    stored = load_model(recipe.init) if recipe.init else None
     model = get_model(
         recipe.network,
         base_channels=recipe.base_channels,
         start_disparity=recipe.start,
-        grey=grey,
-        imagenet=recipe.imagenet and not recipe.init,
+        grey=grey or (stored is not None and stored.grey),
+        imagenet=recipe.imagenet and stored is None,
     )
-    if recipe.init:
+    if stored is not None:
         try:
-            model.load_state_dict(load_model(recipe.init).state_dict())
+            model.load_state_dict(stored.state_dict())
         except RuntimeError as error:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
     for head in heads(model) if recipe.head_batch_norm else []:

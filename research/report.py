@@ -53,6 +53,10 @@ class Line:
         return float(self.values("pp", "abs_rel").mean())
 
     @property
+    def pairs(self) -> int:
+        return self.results[0]["used_pairs"]
+
+    @property
     def label(self) -> str:
         return self.row.name.rsplit("_", 1)[0]
 
@@ -107,7 +111,7 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     for line in lines:
         row, first = line.row, line.results[0]
         texts = [f"**{row.name}**", (f"as {row.like}, but " if row.like not in ("", "base") else "") + row.differs]
-        texts += [f"{line.values('trained_minutes').mean():.3g}", str(first["used_pairs"])]
+        texts += [f"{line.values('trained_minutes').mean():.3g}", str(line.pairs)]
         texts += [f"{line.values('trained_steps').mean():.0f}", f"{first['parameters'] / 1e6:.1f}"]
         texts.append(f"{cell(line.values('val_loss'))} ({by_loss[row.name]})" if line in judged else "")
         texts += [f"{cell(line.values('pp', key))}<br>{cell(line.values('plain', key))}" for key in KEYS]
@@ -178,17 +182,23 @@ def over_minutes(lines: Sequence[Line]) -> Figure:
 
 
 def over_pairs(lines: Sequence[Line]) -> Figure:
-    """Abs Rel and D1-all over the number of pairs, a curve for rows whose names differ in the last part alone."""
+    """Abs Rel and D1-all over the number of pairs, a curve for rows whose names differ in the last part alone.
+
+    A row that learnt from no pair is a level.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
         axis.set(xlabel="pairs", title=METRICS[key], xscale="log")
-        for label in sorted({line.label for line in lines}):
-            curve = sorted((line for line in lines if line.label == label), key=lambda line: line.results[0]["used_pairs"])
+        for line in lines:
+            if not line.pairs:
+                axis.axhline(line.values("pp", key).mean(), color="grey", linestyle="--", label=line.row.name)
+        for label in sorted({line.label for line in lines if line.pairs}):
+            curve = sorted((line for line in lines if line.pairs and line.label == label), key=lambda line: line.pairs)
             values = [line.values("pp", key) for line in curve]
             half = [np.ptp(one) / 2 for one in values]
-            pairs = [line.results[0]["used_pairs"] for line in curve]
+            pairs = [line.pairs for line in curve]
             axis.errorbar(pairs, [one.mean() for one in values], half, fmt=".-", capsize=3, label=label)
-        ticks = sorted({line.results[0]["used_pairs"] for line in lines})
+        ticks = sorted({line.pairs for line in lines if line.pairs})
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axis.minorticks_off()
         axis.legend()

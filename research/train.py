@@ -189,7 +189,7 @@ def train(
     held = {"train_drives": run["train_drives"], "val_drives": run["val_drives"] + run["test_drives"]}
     held |= {"supervision": "photographs" + " and semi-global matching" * any(recipe.hints)}
     save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **held)
-    result = {**run, "used_pairs": len(pairs.chosen), "trained_steps": course.steps, "history": history}
+    result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "trained_steps": course.steps, "history": history}
     result |= {"trained_minutes": course.seconds / 60, "device": budget.device, "precision": budget.precision}
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
@@ -208,7 +208,7 @@ def read_checkpoint(path: Path, run: dict) -> dict | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["run"]
     except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise ValueError(f"{path} is no checkpoint of a run ({error}): remove it") from error
+        raise ValueError(f"{path} is no checkpoint of a run: remove it") from error
     refuse_other(path, found, run)
     return state
 
