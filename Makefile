@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 .PHONY: setup check run test lint unit notebooks-check lab notebooks model lock clean
 
 run: setup  ## all seven notebooks on the sample drives, into output/run
-	$(BIN)/python -m monodepth_lib.batch all --name run
+	$(BIN)/monodepth run all --name run
 
 test: lint unit notebooks-check  ## what CI runs
 
@@ -21,7 +21,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	touch $@
 
 check:  ## what is installed, the device, memory, the sample; what is missing and the way out (before `setup`, too)
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m monodepth_lib.check_environment
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m monodepth_lib.commands.check
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[test]"

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
+from .data import process
 from .files import atomic_write, project_root
 from .networks import Monodepth, get_model
 
@@ -99,7 +100,7 @@ class Checkpoints:
         has a `state_dict`."""
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
         self.run, self.parts = {"version": CHECKPOINT_VERSION, **run}, parts
-        self.first = not dist.is_initialized() or dist.get_rank() == 0
+        self.first = process()[0] == 0
         self.good = False  # is last.pt the end of a good epoch of this run? Then it may become previous.pt
 
     def start(self) -> None:
@@ -127,7 +128,7 @@ class Checkpoints:
     def load(self, log: Callable[[str], None] = print) -> list[dict] | None:
         """Puts everything back as it was saved; the history, or None without a checkpoint. Raises what `read` does."""
         box = [self.read(log) if self.first else None]
-        if dist.is_initialized():
+        if process()[1] > 1:
             dist.broadcast_object_list(box, 0)
         state = box[0]
         if state is None:

@@ -434,7 +434,12 @@ def _4_4(answer) -> str | None:
 @exercise("5.1")
 def _5_1(answer) -> str | None:
     steps = 10
-    expected = [training.halve_twice(step, steps) for step in range(steps)]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    scheduler, expected = training.schedule(optimizer, steps), list[float]()
+    for _ in range(steps):
+        expected.append(float(scheduler.get_last_lr()[0]))
+        optimizer.step()
+        scheduler.step()
     hints = [
         ([1.0 if s <= 6 else 0.5 if s <= 8 else 0.25 for s in range(steps)], "steps count from 0: 6 of 10 are full"),
         ([1.0 if s < 6 else 0.5 for s in range(steps)], "it is halved a second time, after 4/5 of the steps"),

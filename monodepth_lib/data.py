@@ -8,118 +8,22 @@ import io
 import math
 import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from filelock import FileLock
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from . import kitti
+from .files import picture_size as picture_size
+from .files import read_picture
 from .transforms import VIEWS, AugmentImagePair, RandomFlip, ResizeImage, change_colours, image_transforms
-
-PICTURE_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # the last bytes of a whole file
-SMALLEST_SIDE = 8  # px; there is nothing in a smaller view to find again in the other one
-
-
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture as an 8-bit RGB Pillow image; grey is repeated, 16 bits are scaled down, transparency is dropped.
-
-    Raises ValueError naming a file that is cut short, is no picture, may not be read or is huge.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        remedy = "fetch it again"
-        if isinstance(error, PermissionError):
-            remedy = "give yourself the right to it"
-        elif isinstance(error, Image.DecompressionBombError):
-            remedy = "make it smaller"
-        raise ValueError(f"{path} cannot be read as a picture ({error}): {remedy} or remove it") from error
-
-
-def picture_size(path: Path, whole: bool = False) -> tuple[int, int]:
-    """(width, height) of a picture that is there to its end, from its first and last bytes.
-
-    It is decoded only where these leave a doubt, or if `whole`. Raises ValueError as `read_picture` does.
-    """
-    if not whole:
-        with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
-            file.seek(-8, os.SEEK_END)
-            if file.read().endswith(PICTURE_ENDS[image.format or ""]):
-                return image.size
-    return read_picture(path).size
-
-
-def check_pictures(pairs: list[kitti.Pair], workers: int = 8, whole: bool = False) -> dict[kitti.Pair, str]:
-    """Looks at both pictures of every pair; those that cannot be used, each with what is wrong and the remedy.
-
-    That is: a file that is empty, cut short, no picture or not to be read, views of unequal or next to no size. Seconds
-    for the lab's 11,282 pairs: only the ends of a file are read. With `whole` every picture is decoded, which finds
-    damage in the middle, too, and takes as long as an epoch's reading. `workers` are threads.
-    """
-
-    def fault(pair: kitti.Pair) -> str:
-        try:
-            left, right = picture_size(pair.left, whole), picture_size(pair.right, whole)
-            check_equal_size(pair, left, right)
-        except ValueError as error:
-            return str(error)
-        if min(left) < SMALLEST_SIDE:
-            return f"{pair.left} is {left[0]}x{left[1]} px, too small to see anything in: fetch it again or remove it"
-        return ""
-
-    with ThreadPoolExecutor(workers) as pool:
-        return {pair: said for pair, said in zip(pairs, pool.map(fault, pairs), strict=True) if said}
-
-
-def check_equal_size(pair: kitti.Pair, left: tuple[int, int], right: tuple[int, int]) -> None:
-    """Raises ValueError naming both pictures when their sizes (width, height) differ."""
-    if left != right:
-        sizes = f"{pair.left} is {left[0]}x{left[1]} px, {pair.right} is {right[0]}x{right[1]} px"
-        raise ValueError(f"{sizes}: both views of a pair must have one size; fetch them again or remove both")
-
-
-def checked_pairs(
-    data_dir: str | Path,
-    mode: str,
-    drives: str | list[str] | None = None,
-    cameras: str = "colour",
-    truth: str = "auto",
-    bad_pairs: str = "refuse",
-) -> list[kitti.Pair]:
-    """The pairs of `kitti.select_pairs`, every one of them looked at before the first is used.
-
-    A pair that `check_pictures` finds fault with, or that lacks a view, is an error with "refuse"; with "skip" it is
-    left out and counted in a warning. Raises ValueError for another word, and when no pair is left.
-    """
-    if bad_pairs not in ("refuse", "skip"):
-        raise ValueError(f"bad_pairs is {bad_pairs!r}; it must be 'refuse' or 'skip'")
-    alone: list[str] | None = [] if bad_pairs == "skip" else None
-    pairs = kitti.select_pairs(kitti.project_path(data_dir), mode, drives, cameras, truth, alone)
-    bad = check_pictures(pairs)
-    faults = [*(alone or []), *bad.values()]
-    if not faults:
-        return pairs
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    if bad_pairs == "refuse":
-        raise ValueError(f"{faults[0]}{more}, or leave bad pairs out with bad_pairs='skip'")
-    good = [pair for pair in pairs if pair not in bad]
-    if not good:
-        raise ValueError(f"{data_dir} has no good pair for {mode!r}: {faults[0]}{more}")
-    warnings.warn(f"{len(faults)} of {len(good) + len(faults)} pairs are left out: {faults[0]}{more}", stacklevel=3)
-    return good
 
 
 def match_blocks(
@@ -148,9 +52,10 @@ class StereoPairs(Dataset):
     nor on what was drawn before, so a resumed run repeats them. Raises ValueError naming a pair of unequal size.
     """
 
-    def __init__(self, pairs: list[kitti.Pair], transform=None, seed: int = 0):
+    def __init__(self, pairs: Sequence[kitti.Pair], transform=None, seed: int = 0, left_only: bool = False):
+        """`left_only`: without the right view, which prediction does not need and which takes as long again to read."""
         self.pairs, self.transform, self.seed, self.epoch = pairs, transform, seed, 0
-        self.left_alone = False  # prediction needs no right view, and reading it would take as long again
+        self.left_only = left_only
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -158,9 +63,9 @@ class StereoPairs(Dataset):
     def __getitem__(self, index: int) -> dict:
         pair = self.pairs[index]
         sample: dict = {"left_image": read_picture(pair.left)}
-        if not self.left_alone:
+        if not self.left_only:
             left, right = sample["left_image"], read_picture(pair.right)
-            check_equal_size(pair, left.size, right.size)
+            kitti.check_equal_size(pair, left.size, right.size)
             sample["right_image"] = right
         sample["name"] = pair.name
         if self.transform is None:
@@ -178,15 +83,17 @@ class StereoPairs(Dataset):
 
 
 class CachedPairs(StereoPairs):
-    """The same samples as `StereoDrives` with `image_transforms`, from pictures decoded and resized once.
+    """The same samples as `StereoPairs` with `image_transforms`, from pictures decoded and resized once.
 
     Two things make it fast, and neither changes a value. A batch is filled in place, without a picture in between.
     And as a stored picture has 256 levels, a change of colours is a table: computed for the levels, then looked up.
     """
 
-    def __init__(self, pairs: list[kitti.Pair], pictures: Path, augment: bool, seed: int = 0):
+    def __init__(
+        self, pairs: Sequence[kitti.Pair], pictures: Path, augment: bool, seed: int = 0, left_only: bool = False
+    ):
         """`pictures`: a file of `prepare_cache`; `augment`: flip and colours as in training."""
-        super().__init__(pairs, None, seed)
+        super().__init__(pairs, None, seed, left_only)
         self.file, self.augment = pictures, augment
         self.pictures: np.ndarray | None = None  # opened by each worker for itself
         self.flip, self.colours = RandomFlip(), AugmentImagePair()
@@ -195,7 +102,8 @@ class CachedPairs(StereoPairs):
         """A whole batch, as DataLoader asks for it: images (N, 3, H, W) in channels-last order."""
         if self.pictures is None:
             self.pictures = np.load(self.file, mmap_mode="c")  # torch wants a writable one; the file stays as it is
-        batch = torch.empty(2, len(indices), *self.pictures.shape[2:])
+        names = VIEWS[:1] if self.left_only else VIEWS
+        batch = torch.empty(len(names), len(indices), *self.pictures.shape[2:])
         levels = torch.arange(256).expand(3, 1, 256) / 255
         channel_starts = torch.tensor([0, 256, 512], dtype=torch.int32)
         for place, index in enumerate(indices):
@@ -206,19 +114,18 @@ class CachedPairs(StereoPairs):
                     if self.flip.draw():
                         views = views.flip(0, 2)
                     change = self.colours.draw()
-            for view, picture in enumerate(views):
-                target = batch[view, place]
+            for target, picture in zip(batch[:, place], views, strict=False):
                 if change is None:
                     target.copy_(picture).div_(255)
                 else:
                     table = change_colours(levels, *change).flatten()
                     torch.index_select(table, 0, (picture + channel_starts).flatten(), out=target.flatten())
-        left, right = batch.permute(0, 1, 4, 2, 3)
-        return {"left_image": left, "right_image": right, "name": [self.pairs[index].name for index in indices]}
+        images = dict(zip(names, batch.permute(0, 1, 4, 2, 3), strict=True))
+        return {**images, "name": [self.pairs[index].name for index in indices]}
 
 
 def prepare_cache(
-    pairs: list[kitti.Pair], size: tuple[int, int], folder: str | Path, workers: int = 0, log: Callable = print
+    pairs: Sequence[kitti.Pair], size: tuple[int, int], folder: str | Path, workers: int = 0, log: Callable = print
 ) -> Path:
     """Decodes and resizes every pair once, into one uint8 array (pairs, 2, height, width, 3) in `folder`; its path.
 
@@ -226,7 +133,7 @@ def prepare_cache(
     is made anew and the old one of the same drives and size removed. A killed preparation goes on where it stopped;
     the file has its name only once it is whole. Raises OSError when the disk has no room, which is asked first.
     """
-    folder = kitti.project_path(folder)
+    folder = Path(folder)
     files = [file for pair in pairs for file in (pair.left, pair.right)]
     stamps = [f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in ((file, file.stat()) for file in files)]
     which = f"{size[0]}x{size[1]}-{fingerprint(map(str, files))}"
@@ -246,7 +153,7 @@ def prepare_cache(
     return path
 
 
-def write_cache(pairs: list[kitti.Pair], size: tuple[int, int], path: Path, workers: int, log: Callable) -> None:
+def write_cache(pairs: Sequence[kitti.Pair], size: tuple[int, int], path: Path, workers: int, log: Callable) -> None:
     """Writes the array of `prepare_cache`, from where a killed preparation stopped."""
     partial = path.with_suffix(".part")
     shape = (len(pairs), 2, *size, 3)
@@ -280,51 +187,56 @@ def fingerprint(lines: Iterable[str]) -> str:
 
 
 def prepare_dataloader(
-    data_dir: str | Path,
-    mode: str,
-    drives: str | list[str] | None = None,
+    pairs: Sequence[kitti.Pair],
+    train: bool = False,
     *,
-    cameras: str = "colour",
-    truth: str = "auto",
     size: tuple[int, int] = (128, 416),
     batch_size: int = 8,
-    augment: bool = True,
     workers: int = 0,
     seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     cache_dir: str | Path | None = None,
-    bad_pairs: str = "refuse",
+    augment: bool = True,
+    left_only: bool = False,
 ) -> DataLoader:
-    """Batches of the drives of one side, shuffled and augmented for "train", in order for "val" and "test".
+    """Batches of pairs (of `kitti.select_pairs`): in order, or, to `train` on, shuffled and augmented.
 
-    Images are float32 (N, 3, height, width) in [0, 1]. In training the last, smaller batch is left out. `drives`,
-    `cameras`, `truth` and what is raised for missing ones: `kitti.select_pairs`. All pictures are looked at first;
-    `bad_pairs` "refuse" or "skip": `checked_pairs`. With several processes, `rank` of `world_size` draws its share.
-    With `cache_dir`, pictures are decoded and resized once into that folder (`prepare_cache`), and every epoch reads
-    them from there. Raises ValueError when a training set is smaller than one batch.
+    Images are float32 (N, 3, height, width) in [0, 1]. In training the last, smaller batch is left out. `left_only`:
+    a test loader that reads left views alone. With `cache_dir`, pictures are decoded and resized once into that folder
+    (`prepare_cache`), and every epoch reads them from there. In a group of processes (torch.distributed) each loads its
+    share, in batches of `batch_size`. Each argument is one decision about loading, so there are more than seven.
+    Raises ValueError when a training set is smaller than one batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    pairs = checked_pairs(data_dir, mode, drives, cameras, truth, bad_pairs)
-    train = mode == "train"
-    if train and len(pairs) < batch_size * world_size:
-        raise ValueError(
-            f"{data_dir} has {len(pairs)} training pairs, fewer than one batch of {batch_size * world_size}"
-        )
-    dataset = StereoPairs(pairs, image_transforms(mode, size, augment), seed)
+    if train and left_only:
+        raise ValueError("left_only is for prediction; training compares both views")
+    rank, processes = process()
+    if train and len(pairs) < batch_size * processes:
+        raise ValueError(f"there are {len(pairs)} training pairs, fewer than one batch of {batch_size * processes}")
+    transform = image_transforms("train" if train else "test", size, augment)
+    dataset = StereoPairs(pairs, transform, seed, left_only)
     if cache_dir is not None:
-        dataset = CachedPairs(pairs, prepare_cache(pairs, size, cache_dir, workers), train and augment, seed)
-    share: DistributedSampler = DistributedSampler(dataset, world_size, rank, train, seed, drop_last=train)
+        pictures = prepare_cache(pairs, size, cache_dir, workers)
+        dataset = CachedPairs(pairs, pictures, train and augment, seed, left_only)
+    sampler: DistributedSampler | range = range(rank, len(pairs), processes)
+    if train:  # the same number for each process; a `range` has none twice
+        sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed, drop_last=True)
     return DataLoader(
         dataset,
         batch_size,
-        sampler=share if train else range(rank, len(dataset), world_size),  # unlike `share`, none twice
+        sampler=sampler,
         num_workers=workers,
         drop_last=train,
         pin_memory=torch.cuda.is_available(),
         collate_fn=None if cache_dir is None else dict,
     )
+
+
+def process() -> tuple[int, int]:
+    """This process's place in the group and the group's size: (0, 1) without a group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
 
 def set_epoch(loader: DataLoader, epoch: int) -> None:
@@ -335,11 +247,15 @@ def set_epoch(loader: DataLoader, epoch: int) -> None:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is the GPU when torch sees one, else the CPU; any other name is torch's own ("cpu", "cuda", "cuda:1")."""
+    """ "auto" is the GPU that torch sees (NVIDIA's or AMD's cuda, else Apple's mps), else the CPU.
+
+    Any other name is torch's own ("cpu", "cuda", "cuda:1", "mps"). Raises ValueError for a GPU that is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but torch sees no GPU here: use device='auto' or 'cpu'")
+        return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
+    if not there.get(device.partition(":")[0], True):
+        raise ValueError(f"device is {device!r}, but torch sees no such GPU here: use device='auto' or 'cpu'")
     return torch.device(device)
 
 

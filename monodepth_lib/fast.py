@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from . import losses
 from .losses import MonodepthLoss, box_sum
 from .networks import Monodepth, UpBlock
 
@@ -27,10 +28,9 @@ from .networks import Monodepth, UpBlock
 def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
     """While it lasts, `model` and `loss` compute the same values and gradients (to rounding) sooner."""
     blocks = [module for module in model.modules() if type(module) is UpBlock]
-    plain = loss.appearance_loss if isinstance(loss, MonodepthLoss) else None
     for block in blocks:
         block.__class__ = SummedUpBlock
-    if plain is not None:
+    if isinstance(loss, MonodepthLoss):
         loss.appearance_loss = appearance_loss
     try:
         with kept_memory():
@@ -38,8 +38,8 @@ def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
     finally:
         for block in blocks:
             block.__class__ = UpBlock
-        if plain is not None:
-            loss.appearance_loss = plain
+        if isinstance(loss, MonodepthLoss):
+            loss.appearance_loss = losses.appearance_loss
 
 
 def faster_prediction(model: Monodepth) -> Monodepth:

@@ -1,13 +1,27 @@
-"""The project's folder, files that are written whole or not at all, and folders that one run has for itself."""
+"""Files: where the project is, how a picture is read, and how a file is written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# The formats that are read, in lower case, and those of cameras that are not: these are named where they are left out.
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+
+WHOLE_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # the last bytes of a whole file
+ORIENTATION = 0x0112  # EXIF's number for how the camera was held; 5 to 8: height and width change places
+PICTURE_ERRORS = OSError, ValueError, SyntaxError, Image.DecompressionBombError  # what Pillow raises
 
 
 def project_root() -> Path:
@@ -24,6 +38,72 @@ def project_path(path: str | Path) -> Path:
     return project_root() / Path(path).expanduser()
 
 
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """A picture as an 8-bit RGB Pillow image, turned as the camera was held (EXIF orientation).
+
+    Grey is repeated, 16 bits are scaled down, transparency is dropped; a picture of fractions from 0 to 1 (a float
+    TIFF) is scaled up. Raises ValueError naming a file that is cut short, is no picture, may not be read, is huge, or
+    holds numbers that are no brightness.
+    """
+    try:
+        # Opened as a file object: by path, Pillow maps an uncompressed TIFF into memory and turns it wrongly.
+        with open(path, "rb") as file, Image.open(file) as image:
+            image.load()
+            with contextlib.suppress(Exception):  # where the EXIF data are damaged, the picture is not
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "F" or image.mode.startswith("I"):
+                return Image.fromarray(to_8_bits(np.asarray(image))).convert("RGB")
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except PICTURE_ERRORS as error:
+        said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be read as a picture ({said}): {picture_remedy(error)}") from error
+
+
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Brightness in 16 bits, or in fractions from 0 to 1 or 0 to 255, as uint8. Raises ValueError for other numbers."""
+    low, high = float(values.min()), float(values.max())
+    most = 65535 if values.dtype.kind in "iu" else 255
+    if not (low >= 0 and high <= most):  # not a number fails, too
+        raise ValueError(f"its numbers go from {low:g} to {high:g}, and brightness from 0 to {most}")
+    if most == 65535:
+        return (values // 257).astype(np.uint8)
+    return (values * (255 if high <= 1 else 1)).round().astype(np.uint8)
+
+
+def picture_remedy(error: Exception) -> str:
+    """What to do about a picture that cannot be read."""
+    if isinstance(error, PermissionError):
+        return "give yourself the right to it or remove it"
+    if isinstance(error, Image.DecompressionBombError):
+        return "make it smaller or remove it"
+    if isinstance(error, IsADirectoryError):
+        return "name a file, not a folder"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return "too many files are open: use fewer workers"
+    return "fetch it again or remove it"
+
+
+def picture_size(path: Path, whole: bool = False) -> tuple[int, int]:
+    """(width, height) of `read_picture`'s picture that is there to its end, from its first and last bytes.
+
+    It is decoded only where these leave a doubt, or if `whole`. Raises ValueError as `read_picture` does.
+    """
+    if not whole:
+        with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
+            file.seek(-8, os.SEEK_END)
+            if file.read().endswith(WHOLE_ENDS[image.format or ""]):
+                return (height, width) if turned else (width, height)
+    return read_picture(path).size
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
 class NotWritten(OSError):
     """A file could not be written; the sentence names it and the way out."""
 
@@ -32,30 +112,56 @@ class NotWritten(OSError):
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a file to write beside `path`, which takes its place once whole: a failure leaves the old one as it was.
 
-    Raises OSError naming `path` when it cannot be written.
+    The file beside has a name of its own, so that of two writers of one file the last one wins and none fails. Raises
+    OSError naming `path` when it cannot be written.
     """
-    partial = path.with_name(path.name + ".tmp")
+    start = path.name[:60]  # a file's name has at most 255 bytes
+    partial = path.with_name(f"{start}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            remove_leftovers(path.parent, start)
         yield partial
         os.replace(partial, path)
     except NotWritten:
         raise  # it names a file already
     except OSError as error:
-        raise NotWritten(
-            f"{path} could not be written ({error}): free space or choose another output folder"
-        ) from error
+        remedy = "free space or choose another output folder"
+        if isinstance(error, PermissionError):
+            remedy = "give yourself the right to it or choose another output folder"
+        elif error.errno == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
+        raise NotWritten(f"{path} could not be written ({error}): {remedy}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
 
 
+def remove_leftovers(folder: Path, start: str) -> None:
+    """Removes what runs that were killed left in `folder`: files beside, with this start, untouched for an hour."""
+    for old in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if old.name.startswith(start) and old.suffix == ".tmp" and time.time() - old.stat().st_mtime > 3600:
+                old.unlink()
+
+
+def short_name(name: str, longest: int = 200) -> str:
+    """`name`, or where it has more than `longest` bytes, its beginning and a hash of the whole: still its own name."""
+    if len(name.encode()) <= longest:
+        return name
+    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name.encode()[: longest - len(end)].decode(errors="ignore") + end
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of `folder`. Raises BlockingIOError when there is one; the lock ends with its process."""
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keeps a second run out of `folder`; the lock ends with its process.
+
+    Raises BlockingIOError when another one is still there after `patience` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=patience):
             yield
     except Timeout as error:
         raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 from .files import atomic_write
 from .plots import colour_map, scale_bar
@@ -75,3 +76,19 @@ def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second
             loop=0,
         )
     return path
+
+
+def stream_gif(frames: Iterable[tuple[Image.Image, float]], path: str | Path) -> None:
+    """Writes an endless gif of frames and their seconds, one after the other: a long clip need not fit in memory.
+
+    A frame that equals the one before it stays a frame of its own, and each has its own 256 colours.
+    """
+    with open(path, "wb") as file:
+        for index, (picture, seconds) in enumerate(frames):
+            if index == 0:
+                file.write(b"GIF89a" + struct.pack("<HHBBB", *picture.size, 0, 0, 0))
+                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # repeat for ever
+            indexed = picture.quantize(256)
+            for block in GifImagePlugin.getdata(indexed, duration=round(1000 * seconds), include_color_table=True):
+                file.write(block)
+        file.write(b";")

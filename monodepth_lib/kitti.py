@@ -1,4 +1,4 @@
-"""What lies on disk and at the source: drives, frames, calibration, true depth, named splits.
+"""What lies on disk: drives, pairs, calibration, true depth, named splits.
 
 A *drive* is one recording. Its pictures lie in one folder for each camera; a *pair* is the left and the right
 picture of one moment, found by the number in the file's name. Both of KITTI's layouts open (date folders or none),
@@ -9,180 +9,191 @@ and KITTI stereo 2012/2015, whose `image_2` and `image_3` hold one pair a scene.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import warnings
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
 
+from .files import OTHER_PICTURES, PICTURE_ERRORS, PICTURES, picture_size
 from .files import project_path as project_path
 
+CameraName = Literal["colour", "grey"]
+Side = Literal["train", "val", "test"]
+TruthKind = Literal["auto", "depth", "disparity", "disparity-noc", "scan", "scan-x"]
+
+TRUTHS = get_args(TruthKind)
+SPLIT_FOLDERS: dict[str, str] = {"train": "train", "val": "vals", "test": "test"}
+SMALLEST_SIDE = 8  # px; there is nothing in a smaller view to find again in the other one
+
+# Folders of the left and right pictures; "left" and "right" are those of your own drives.
 CAMERAS = {
-    "colour": [("image_02/data", "image_03/data"), ("image_2", "image_3"), ("left", "right")],  # the last: your own
+    "colour": [("image_02/data", "image_03/data"), ("image_2", "image_3"), ("left", "right")],
     "grey": [("image_00/data", "image_01/data"), ("image_0", "image_1")],
 }
-PICTURES = {".png", ".jpg", ".jpeg"}
-SPLIT_FOLDERS = {"train": "train", "val": "vals", "test": "test"}
+CAMERA_NUMBERS = {"colour": (2, 3), "grey": (0, 1)}  # in KITTI's calibration files
 
 # Where truth may lie inside a drive: KITTI's depth layout (metres·256), stereo 2012/2015 (pixels·256), laser scans.
 TRUE_DEPTH = {"colour": "proj_depth/groundtruth/image_02", "grey": "proj_depth/groundtruth/image_00"}
 TRUE_DISPARITY = ("disp_occ_0", "disp_occ", "disp_noc_0", "disp_noc")
 SCANS = ("velodyne_points/data", "velodyne")  # raw drives; odometry and object
-TRUTHS = ("auto", "depth", "disparity", "disparity-noc", "scan", "scan-x")
-
-
-def _drives(text: str) -> list[str]:
-    """Names of drives of 2011: "09_26: 0001 0002, 09_28: 0001"."""
-    dates = [part.split(": ") for part in text.split(", ")]
-    return [f"2011_{date}_drive_{number}_sync" for date, numbers in dates for number in numbers.split()]
-
-
-# The thirteen drives of the lab this project grew from, split so that no drive is on two sides.
-# "lab" follows the split of the authors' code inside the thirteen; eight of them are Eigen test drives, so an
-# Eigen number of a model trained on "lab" would be measured on its own training drives: use "eigen-conform" for that,
-# or, with all of KITTI raw, the split that published models train on.
-# "eigen" and "stereo_2015" have the drives of the authors' public lists for these two tests (22,600 and 29,000 training
-# pairs); those put single frames aside for validation, these two whole drives. Their test sides are TEST_LISTS.
-SPLITS: dict[str, dict[str, list[str]]] = {
-    "lab": {
-        "train": [
-            "2011_09_26_drive_0002_sync",
-            "2011_09_26_drive_0035_sync",
-            "2011_09_26_drive_0117_sync",
-            "2011_09_30_drive_0020_sync",
-            "2011_09_30_drive_0033_sync",
-            "2011_10_03_drive_0027_sync",
-        ],
-        "val": ["2011_09_26_drive_0020_sync", "2011_09_26_drive_0079_sync"],
-        "test": [
-            "2011_09_26_drive_0014_sync",
-            "2011_09_26_drive_0056_sync",
-            "2011_09_26_drive_0084_sync",
-            "2011_09_26_drive_0101_sync",
-            "2011_09_29_drive_0071_sync",
-        ],
-    },
-    "eigen-conform": {
-        "train": [
-            "2011_09_26_drive_0014_sync",
-            "2011_09_26_drive_0035_sync",
-            "2011_09_30_drive_0020_sync",
-            "2011_09_30_drive_0033_sync",
-        ],
-        "val": ["2011_09_26_drive_0079_sync"],
-        "test": [
-            "2011_09_26_drive_0002_sync",
-            "2011_09_26_drive_0020_sync",
-            "2011_09_26_drive_0056_sync",
-            "2011_09_26_drive_0084_sync",
-            "2011_09_26_drive_0101_sync",
-            "2011_09_26_drive_0117_sync",
-            "2011_09_29_drive_0071_sync",
-            "2011_10_03_drive_0027_sync",
-        ],
-    },
-    "eigen": {
-        "train": _drives(
-            "09_26: 0001 0005 0011 0014 0015 0017 0018 0019 0022 0028 0032 0035 0039 0051 0057 0060 0061 0070 0087 "
-            "0095 0104 0113, 09_28: 0001, 09_29: 0004 0026, 09_30: 0020 0028 0033 0034, 10_03: 0034 0042"
-        ),
-        "val": _drives("09_26: 0079 0091"),
-    },
-    "stereo_2015": {
-        "train": _drives(
-            "09_26: 0001 0002 0020 0023 0035 0039 0048 0052 0060 0061 0064 0086 0087 0093 0095 0106 0113 0117, "
-            "09_28: 0001, 09_29: 0026, 09_30: 0016 0018 0020 0027 0028 0033 0034, 10_03: 0027 0034 0042"
-        ),
-        "val": _drives("09_26: 0079 0091"),
-    },
-}
-
-# Drives that scenes of stereo 2015 were taken from: the authors' lists leave all of them out of training.
-STEREO_2015_DRIVES = _drives(
-    "09_26: 0005 0009 0011 0013 0014 0015 0017 0018 0019 0022 0027 0028 0029 0032 0036 0046 0051 0056 0057 0059 0070 "
-    "0084 0096 0101 0104, 09_28: 0002, 09_29: 0004 0071, 10_03: 0047"
-)
-
-# The test list of Eigen et al. (NIPS 2014), on which most published figures are measured: 697 frames of 28 drives, as
-# "first-last/step". (Checked against the lists in the public code of Monodepth and Monodepth2, which agree.)
-EIGEN_TEST = {
-    "2011_09_26_drive_0002_sync": "0-63/3 69-75/3",
-    "2011_09_26_drive_0009_sync": "0-176/16 196-388/16",
-    "2011_09_26_drive_0013_sync": "0-10/5 20 30-50/5 60-70/5 80-140/5",
-    "2011_09_26_drive_0020_sync": "0-21/3 27 33-36/3 42-78/3 84",
-    "2011_09_26_drive_0023_sync": "18-216/18 252-468/18",
-    "2011_09_26_drive_0027_sync": "0-98/7 112-147/7 161-182/7",
-    "2011_09_26_drive_0029_sync": "0-196/14 268 296-408/14",
-    "2011_09_26_drive_0036_sync": "0-704/32 768-800/32",
-    "2011_09_26_drive_0046_sync": "0-120/5",
-    "2011_09_26_drive_0048_sync": "0-21/1",
-    "2011_09_26_drive_0052_sync": "0-22/2 26-32/2 36-52/2",
-    "2011_09_26_drive_0056_sync": "11-121/11 143-286/11",
-    "2011_09_26_drive_0059_sync": "0-154/14 182-238/14 274-372/14",
-    "2011_09_26_drive_0064_sync": "0-110/22 154-550/22",
-    "2011_09_26_drive_0084_sync": "49-153/13 179-374/13",
-    "2011_09_26_drive_0086_sync": "7-520/27 574-682/27",
-    "2011_09_26_drive_0093_sync": "0-256/16 305-417/16",
-    "2011_09_26_drive_0096_sync": "0-456/19",
-    "2011_09_26_drive_0101_sync": "80-216/34 284-930/34",
-    "2011_09_26_drive_0106_sync": "15 35-219/8",
-    "2011_09_26_drive_0117_sync": "0-494/26 546-650/26",
-    "2011_09_28_drive_0002_sync": "0-12/3 18-24/3 30-39/3 45-63/3 72 78-90/3",
-    "2011_09_29_drive_0071_sync": "0-612/36 735-807/36 879-951/36 1054",
-    "2011_09_30_drive_0016_sync": "0-88/11 110-275/11",
-    "2011_09_30_drive_0018_sync": "0-214/107 428-2247/107 2419-2740/107",
-    "2011_09_30_drive_0027_sync": "0-656/41 753-958/41 1040-1081/41",
-    "2011_10_03_drive_0027_sync": "0-543/181 734-2001/181 2363-4535/181",
-    "2011_10_03_drive_0047_sync": "0-224/32 288-800/32",
-}
-
-
-def _numbers(text: str) -> set[tuple[int, ...]]:
-    """Frames written as "first-last/step" or as one number, separated by blanks: "0-6/3 9" is 0, 3, 6 and 9."""
-    frames: set[tuple[int, ...]] = set()
-    for part in text.split():
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        frames |= {(number,) for number in range(int(first), int(last or first) + 1, int(step or 1))}
-    return frames
-
-
-# Test sets that are lists of frames: by drive, the numbers in the names of their pictures.
-TEST_LISTS: dict[str, dict[str, set[tuple[int, ...]]]] = {
-    "eigen": {drive: _numbers(text) for drive, text in EIGEN_TEST.items()},
-    "stereo_2015": {"stereo_2015": {(scene, 10) for scene in range(200)}},
-}
 
 # Focal length in px by the width of the rectified picture (which tells KITTI's recording date) and the baselines in
 # metres, from the calibration files of the raw data set. The grey cameras stand a little further apart.
 FOCAL_PX = {1224: 707.0493, 1226: 707.0912, 1238: 718.3351, 1241: 718.8560, 1242: 721.5377}
 BASELINE_M = {
     "colour": {1224: 0.53726, 1226: 0.53790, 1238: 0.53014, 1241: 0.53233, 1242: 0.53273},
-    "grey": {1226: 0.53715, 1238: 0.53719, 1241: 0.53717, 1242: 0.53715},
+    "grey": {1224: 0.53714, 1226: 0.53715, 1238: 0.53719, 1241: 0.53717, 1242: 0.53715},
 }
 
 
-# --- drives and pairs -------------------------------------------------------------------------------------------
+# --- splits and test lists: text files beside this module -------------------------------------------------------
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", name))
+
+
+def frame_key(path: Path) -> tuple[int, ...]:
+    """The numbers in a file's name: (5,) for 0000000005.png, scene and moment (12, 10) for stereo's 000012_10.png."""
+    return _numbers(path.stem)
+
+
+def read_list(name: str) -> list[str]:
+    """The lines of `splits/NAME.txt`; those that begin with # are remarks."""
+    text = (Path(__file__).parent / "splits" / f"{name}.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def read_test_list(name: str) -> dict[str, set[tuple[int, ...]]]:
+    """A test set of single frames, a line each: by drive, the numbers in the names of their pictures."""
+    frames: dict[str, set[tuple[int, ...]]] = {}
+    for line in read_list(f"{name}_test"):
+        drive, frame = line.split()
+        frames.setdefault(drive, set()).add(_numbers(frame))
+    return frames
+
+
+SPLITS: dict[str, dict[str, list[str]]] = {
+    name: {side: read_list(f"{name}_{side}") for side in sides.split()}
+    for name, sides in {
+        "lab": "train val test",
+        "eigen-conform": "train val test",
+        "eigen": "train val",  # their test sides are the test lists
+        "stereo_2015": "train val",
+    }.items()
+}
+TEST_LISTS = {name: read_test_list(name) for name in ("eigen", "stereo_2015")}
+STEREO_2015_DRIVES = read_list("stereo_2015_scenes")
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The left and right picture of one moment. `name` is "drive/file", so that every output says where it is from."""
+    """The left and right picture of one moment: it knows its files, its cameras and its calibration.
+
+    `truth` is the file of true depth, if there is one, and `truth_kind` what it holds: "depth", "disparity", "scan",
+    or "scan-x" (see `project_scan`).
+    """
 
     folder: Path
     left: Path
     right: Path
+    cameras: CameraName = "colour"
     truth: Path | None = None
-    laser_x: bool = False  # the truth is a scan, and its depth the laser's x: "scan-x"
+    truth_kind: str = ""
 
     @property
     def name(self) -> str:
+        """ "drive/frame", so that every output says where it is from."""
         return f"{self.folder.name}/{self.left.stem}"
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """The cameras' calibration, from the drive's files, else from KITTI's table (see `calibration`)."""
+        return calibration(self.folder, picture_size(self.left)[0], self.cameras, self.left.stem)
+
+    def ground_truth(self) -> np.ndarray:
+        """True depth of the left view in metres, float32 (H, W), 0 = unknown.
+
+        Raises ValueError when the pair has no truth, or one of another size than its picture.
+        """
+        if self.truth is None:
+            raise ValueError(f"{self.name} has no true depth")
+        width, height = picture_size(self.left)
+        if self.truth_kind.startswith("scan"):
+            points, matrix = read_scan(self.truth), laser_to_picture(self)
+            if self.calibration.width != width:
+                sizes = f"{self.left} is {width} px wide, and {self.calibration.source} is for {self.calibration.width}"
+                raise ValueError(f"{sizes} px: a laser scan fits pictures of KITTI's own size only")
+            return project_scan(points, matrix, (height, width), laser_x=self.truth_kind == "scan-x")
+        values = read_uint16(self.truth)
+        if values.shape != (height, width):
+            sizes = f"{self.truth} is {values.shape[1]}x{values.shape[0]} px, {self.left} is {width}x{height}"
+            raise ValueError(f"{sizes}: truth and picture must be of one size")
+        if self.truth_kind == "disparity":
+            focal_baseline = self.calibration.focal_baseline * width  # px·m at the truth's own width
+            return np.divide(focal_baseline, values, out=np.zeros_like(values), where=values > 0)
+        return values
+
+
+def find_pairs(drive: str | Path, cameras: CameraName = "colour", truth: TruthKind = "auto") -> list[Pair]:
+    """The pairs of one drive in the order of their numbers, with the file of truth where there is one.
+
+    `truth` says which kind a drive's pairs get: "depth" (KITTI's improved depth or a dense one, in the drive or, as
+    KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015: of all
+    pixels where there is such a folder, else of those that both cameras see), "disparity-noc" (of those alone), "scan"
+    (the laser's) or "scan-x" (the same, see `project_scan`). "auto" is the first of depth, disparity and scan that the
+    drive has. Raises FileNotFoundError when a picture has no partner (named) or the drive has no picture, ValueError
+    for another word.
+    """
+    pairs, alone = _pairs_and_alone(drive, cameras, truth)
+    if alone:
+        more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
+        raise FileNotFoundError(f"{alone[0]}{more} {NO_PARTNER}")
+    return pairs
+
+
+NO_PARTNER = "has no partner in the other camera's folder: add or remove it"
+
+
+def _pairs_and_alone(drive: str | Path, cameras: CameraName, truth: TruthKind) -> tuple[list[Pair], list[Path]]:
+    """The pairs of `find_pairs`, and the pictures without a partner."""
+    drive = _own_path(drive)
+    folders = camera_folders(drive, cameras)
+    left, right = (_frames(folder) for folder in folders)
+    for folder, frames in zip(folders, (left, right), strict=True):
+        if not frames:
+            raise FileNotFoundError(f"{folder} holds no picture: {_found_suffixes(folder)}")
+    if not left.keys() & right.keys():
+        one, other = next(iter(left.values())), next(iter(right.values()))
+        remedy = "pairs are found by all numbers in the names: rename them alike, as left_0001.png and right_0001.png"
+        raise FileNotFoundError(f"{one} and {other} share no number, nor do the pictures after them; {remedy}")
+    alone = [left.get(key) or right[key] for key in sorted(left.keys() ^ right.keys())]
+    truths, kind = _find_truths(drive, cameras, truth)
+    pairs = [
+        Pair(drive, left[key], right[key], cameras, truths.get(key), kind if key in truths else "")
+        for key in left
+        if key in right
+    ]
+    scanned = [pair for pair in pairs if pair.truth_kind == "scan"]
+    if truth == "auto" and scanned:
+        try:
+            laser_to_picture(scanned[0])
+        except (FileNotFoundError, ValueError) as error:  # training and pictures do without
+            warnings.warn(f"{drive.name}: its laser scans are left out, for {error}", stacklevel=3)
+            pairs = [Pair(drive, pair.left, pair.right, cameras) for pair in pairs]
+    return pairs, alone
 
 
 def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
@@ -206,12 +217,78 @@ def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
     raise FileNotFoundError(f"{drive} has no {cameras} pictures: it must hold {expected} (left and right)")
 
 
+def _own_path(drive: str | Path) -> Path:
+    """The absolute path of a drive. A symbolic link keeps its own name, and the folders around it."""
+    return Path(drive).resolve() if ".." in Path(drive).parts else Path(drive).absolute()
+
+
+def _own_names(drive: Path) -> list[str]:
+    """The name of a drive and, of a symbolic link, that of what it points to."""
+    return list(dict.fromkeys([drive.name, drive.resolve().name]))
+
+
 def _list_folder(folder: Path) -> list[Path]:
     """What lies in a folder, hidden things left out, in no order. Raises PermissionError with the remedy."""
     try:
         return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except PermissionError as error:
         raise PermissionError(f"{folder} may not be read ({error.strerror}): give yourself the right to it") from error
+
+
+def _found_suffixes(folder: Path) -> str:
+    """What is looked for, and what is there instead."""
+    found = sorted({path.suffix.lower() or path.name for path in _list_folder(folder)})
+    there = f"; it has {', '.join(found[:5])}" if found else ""
+    return f"expected 0000000000.png and so on ({', '.join(PICTURES)}){there}"
+
+
+def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[int, ...], Path]:
+    """Pictures of a folder (or files of other `suffixes`) by the numbers in their name, in order."""
+    frames: dict[tuple[int, ...], Path] = {}
+    left_out = []
+    for path in _list_folder(folder):
+        if path.suffix.lower() not in suffixes:
+            left_out += [path.suffix] if path.suffix.lower() in OTHER_PICTURES else []
+            continue
+        key = frame_key(path)
+        if not key:
+            raise ValueError(f"{path} has no frame number in its name: rename or remove it")
+        if key in frames:
+            raise ValueError(f"{path} and {frames[key].name} are the same frame: keep one of them")
+        frames[key] = path
+    if frames and left_out:
+        kinds = ", ".join(sorted(set(left_out)))
+        warnings.warn(f"{folder}: {len(left_out)} files are left out ({kinds}): store them as .png", stacklevel=4)
+    return dict(sorted(frames.items()))
+
+
+def _find_truths(drive: Path, cameras: str, truth: str) -> tuple[dict[tuple[int, ...], Path], str]:
+    """The files of truth of one kind by their frame, empty when there are none; and what they hold."""
+    if truth not in TRUTHS:
+        raise ValueError(f"truth is {truth!r}; it must be one of {', '.join(map(repr, TRUTHS))}")
+    above = [
+        folder / packed / side / name
+        for folder in drive.parents[:3]
+        for packed in ("", "data_depth_annotated")  # Windows' "Extract all" adds a folder of the archive's name
+        for side in ("train", "val")
+        for name in _own_names(drive)
+    ]
+    places = {
+        "depth": [folder / TRUE_DEPTH[cameras] for folder in (drive, *above)],
+        "disparity": [drive / name for name in TRUE_DISPARITY],
+        "disparity-noc": [drive / name for name in TRUE_DISPARITY if "noc" in name],
+        "scan": [drive / name for name in SCANS],
+        "scan-x": [drive / name for name in SCANS],
+    }
+    for kind in ("depth", "disparity", "scan") if truth == "auto" else (truth,):
+        for folder in places[kind]:
+            files = _frames(folder, {".bin"} if kind.startswith("scan") else PICTURES) if folder.is_dir() else {}
+            if files:
+                return files, kind.removesuffix("-noc")
+    return {}, ""
+
+
+# --- drives and sides ---------------------------------------------------------------------------------------------
 
 
 def is_drive(folder: Path) -> bool:
@@ -221,26 +298,26 @@ def is_drive(folder: Path) -> bool:
 def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
     """All drives at `root` and up to two folders below it, by name: with date or split folders between, or none.
 
-    Raises FileNotFoundError when `root` is missing or holds no drive, ValueError when two folders share a name that is
-    `wanted` (None: any).
+    A folder of a date is looked into wherever it is. Raises FileNotFoundError when `root` is missing or holds no
+    drive, ValueError when two folders share a name that is `wanted` (None: any).
     """
-    root = Path(root)
-    if not root.is_dir():
+    root = _own_path(root)
+    if not os.path.isdir(root):
         raise FileNotFoundError(f"{root} is missing: give the folder that holds the drives as data_dir")
     found: dict[str, Path] = {}
     level = [root]
-    for depth in range(3):
+    for depth in range(4):
         below = []
         for folder in level:
             if is_drive(folder):
-                name = folder.resolve().name
+                name = folder.name
                 if name in found:
                     if wanted is None or name in wanted:
                         told = f"two drives are named {name}: {found[name]} and {folder}"
                         raise ValueError(f"{told}; remove one, or give a folder further down as data_dir")
                     name = f"{folder.parent.name}/{name}"  # benchmarks of KITTI's have a folder "training" each
                 found[name] = folder
-            elif depth < 2:
+            elif depth < 2 or re.fullmatch(r"\d{4}_\d\d_\d\d", folder.name):
                 below += sorted(path for path in _list_folder(folder) if path.is_dir())
         level = below
     if not found:
@@ -249,34 +326,35 @@ def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict
     return found
 
 
-def select_drives(root: str | Path, mode: str, drives: str | list[str] | None = None) -> dict[str, Path]:
+def select_drives(root: str | Path, side: Side, names: str | Sequence[str] | None = None) -> dict[str, Path]:
     """The drives of one side ("train", "val" or "test").
 
-    `drives` None takes the folder train, vals or test below `root`; a split's name ("lab", "eigen-conform", "eigen",
+    `names` None takes the folder train, vals or test below `root`; a split's name ("lab", "eigen-conform", "eigen",
     "stereo_2015") takes that split's drives; a list, or names separated by commas, takes those; "none" takes none. The
     test sides of "eigen" and "stereo_2015" are lists of frames: those of their drives that are there, of which
     `select_pairs` takes the list's frames. Raises FileNotFoundError naming what is missing and what is there.
     """
     root = Path(root)
-    if mode not in SPLIT_FOLDERS:
-        raise ValueError(f"mode is {mode!r}; it must be 'train', 'val' or 'test'")
-    if drives is None:
-        folder = root / SPLIT_FOLDERS[mode]
+    if side not in SPLIT_FOLDERS:
+        raise ValueError(f"side is {side!r}; it must be 'train', 'val' or 'test'")
+    if names is None:
+        folder = root / SPLIT_FOLDERS[side]
         if root.is_dir() and not folder.is_dir():
-            remedy = f"make it, or name drives with {mode}_drives (a list, a split such as 'lab', or 'none')"
+            remedy = f"make it, or name drives with {side}_drives (a list, a split such as 'lab', or 'none')"
             raise FileNotFoundError(f"{folder} is missing: {remedy}")
         return find_drives(folder if root.is_dir() else root)
-    if drives == "none":
+    if names == "none":
         return {}
-    if mode == "test" and isinstance(drives, str) and drives in TEST_LISTS:
-        return _drives_of_list(root, drives)
-    if isinstance(drives, str):
-        drives = SPLITS[drives][mode] if drives in SPLITS else [name.strip() for name in drives.split(",")]
-    there = find_drives(root, drives)
-    missing = [name for name in drives if name not in there]
+    if side == "test" and isinstance(names, str) and names in TEST_LISTS:
+        return _drives_of_list(root, names)
+    if isinstance(names, str):
+        names = SPLITS[names][side] if names in SPLITS else [name.strip() for name in names.split(",")]
+    there = find_drives(root, names)
+    by_name = {folder.resolve().name: folder for folder in there.values()} | there  # a link's own name comes first
+    missing = [name for name in names if name not in by_name]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)}; it has {', '.join(there)}")
-    return {name: there[name] for name in drives}
+    return {name: by_name[name] for name in names}
 
 
 def is_stereo_2015(folder: Path) -> bool:
@@ -299,22 +377,45 @@ def _drives_of_list(root: Path, name: str) -> dict[str, Path]:
 
 def select_pairs(
     root: str | Path,
-    mode: str,
-    drives: str | list[str] | None = None,
-    cameras: str = "colour",
-    truth: str = "auto",
-    faults: list[str] | None = None,
+    side: Side,
+    drives: str | Sequence[str] | None = None,
+    *,
+    cameras: CameraName = "colour",
+    truth: TruthKind = "auto",
+    bad_pairs: Literal["refuse", "skip"] = "refuse",
 ) -> list[Pair]:
-    """The pairs of one side: all frames of `select_drives`, or those of a test list ("eigen", "stereo_2015").
+    """The pairs of one side, every picture looked at: all frames of `select_drives`, or those of a test list.
 
-    `truth`, `faults`: see `find_pairs`; published Eigen figures are measured with "scan-x". Frames of a test list that
-    are not there are counted and named in a warning. Raises FileNotFoundError when none is there.
+    `truth`: see `find_pairs`; published Eigen figures are measured with "scan-x". A pair that `check_pictures` finds
+    fault with, or that lacks a view, is an error with `bad_pairs` "refuse"; with "skip" it is left out and counted in a
+    warning. Frames of a test list ("eigen", "stereo_2015") that are not there are counted and named in a warning.
+    Raises FileNotFoundError or ValueError when no pair is left, ValueError for another word.
     """
-    folders = select_drives(root, mode, drives)
-    pairs = {name: find_pairs(folder, cameras, truth, faults) for name, folder in folders.items()}
-    if mode == "test" and isinstance(drives, str) and drives in TEST_LISTS:
+    if bad_pairs not in ("refuse", "skip"):
+        raise ValueError(f"bad_pairs is {bad_pairs!r}; it must be 'refuse' or 'skip'")
+    pairs: dict[str, list[Pair]] = {}
+    faults: list[str] = []
+    for name, folder in select_drives(root, side, drives).items():
+        if bad_pairs == "refuse":
+            pairs[name] = find_pairs(folder, cameras, truth)
+        else:
+            pairs[name], alone = _pairs_and_alone(folder, cameras, truth)
+            faults += [f"{path} {NO_PARTNER}" for path in alone]
+    if side == "test" and isinstance(drives, str) and drives in TEST_LISTS:
         pairs = _listed(pairs, drives, Path(root))
-    return [pair for found in pairs.values() for pair in found]
+    found = [pair for some in pairs.values() for pair in some]
+    bad = check_pictures(found)
+    faults += bad.values()
+    if not faults:
+        return found
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if bad_pairs == "refuse":
+        raise ValueError(f"{faults[0]}{more}, or leave bad pairs out with bad_pairs='skip'")
+    good = [pair for pair in found if pair not in bad]
+    if not good:
+        raise ValueError(f"{root} has no good pair for {side!r}: {faults[0]}{more}")
+    warnings.warn(f"{len(faults)} of {len(good) + len(faults)} pairs are left out: {faults[0]}{more}", stacklevel=2)
+    return good
 
 
 def _listed(pairs: dict[str, list[Pair]], name: str, root: Path) -> dict[str, list[Pair]]:
@@ -338,9 +439,42 @@ def _listed(pairs: dict[str, list[Pair]], name: str, root: Path) -> dict[str, li
     return found
 
 
+def check_pictures(pairs: Sequence[Pair], workers: int = 8, whole: bool = False) -> dict[Pair, str]:
+    """Looks at both pictures of every pair; those that cannot be used, each with what is wrong and the remedy.
+
+    That is: a file that is empty, cut short, no picture or not to be read, views of unequal or next to no size. Seconds
+    for the lab's 11,282 pairs: only the ends of a file are read. With `whole` every picture is decoded, which finds
+    damage in the middle, too, and takes as long as an epoch's reading. `workers` are threads.
+    """
+
+    def fault(pair: Pair) -> str:
+        try:
+            left, right = picture_size(pair.left, whole), picture_size(pair.right, whole)
+            check_equal_size(pair, left, right)
+        except ValueError as error:
+            return str(error)
+        if min(left) < SMALLEST_SIDE:
+            return f"{pair.left} is {left[0]}x{left[1]} px, too small to see anything in: fetch it again or remove it"
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        return {pair: said for pair, said in zip(pairs, pool.map(fault, pairs), strict=True) if said}
+
+
+def check_equal_size(pair: Pair, left: tuple[int, int], right: tuple[int, int]) -> None:
+    """Raises ValueError naming both pictures when their sizes (width, height) differ."""
+    if left != right:
+        sizes = f"{pair.left} is {left[0]}x{left[1]} px, {pair.right} is {right[0]}x{right[1]} px"
+        raise ValueError(f"{sizes}: both views of a pair must have one size; fetch them again or remove both")
+
+
 def check_split(train: dict[str, Path], other: dict[str, Path]) -> None:
-    """Raises ValueError naming the drives that are on both sides: neighbouring frames are nearly the same picture."""
-    both = sorted(set(train) & set(other))
+    """Raises ValueError naming the drives that are on both sides: neighbouring frames are nearly the same picture.
+
+    Two links to one folder are one drive, whatever their names.
+    """
+    targets = {folder.resolve() for folder in train.values()}
+    both = sorted(name for name, folder in other.items() if name in train or folder.resolve() in targets)
     if both:
         raise ValueError(f"{', '.join(both)} would be in train and held out too: choose other drives for one side")
 
@@ -372,94 +506,6 @@ def test_list_warning(train_drives: Collection[str] | None, test_pairs: Sequence
     )
 
 
-def frame_key(path: Path) -> tuple[int, ...]:
-    """The numbers in a file's name: (5,) for 0000000005.png, scene and moment (12, 10) for stereo's 000012_10.png."""
-    return tuple(int(digits) for digits in re.findall(r"\d+", path.stem))
-
-
-def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[int, ...], Path]:
-    """Pictures of a folder (or files of other `suffixes`) by the numbers in their name, in order."""
-    frames: dict[tuple[int, ...], Path] = {}
-    for path in _list_folder(folder):
-        if path.suffix.lower() not in suffixes:
-            continue
-        key = frame_key(path)
-        if not key:
-            raise ValueError(f"{path} has no frame number in its name: rename or remove it")
-        if key in frames:
-            raise ValueError(f"{path} and {frames[key].name} are the same frame: keep one of them")
-        frames[key] = path
-    return dict(sorted(frames.items()))
-
-
-def find_pairs(
-    drive: str | Path, cameras: str = "colour", truth: str = "auto", faults: list[str] | None = None
-) -> list[Pair]:
-    """The pairs of one drive in the order of their numbers, with the file of truth where there is one.
-
-    `truth` says which kind a drive's pairs get: "depth" (KITTI's improved depth or a dense one, in the drive or, as
-    KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015: of all
-    pixels where there is such a folder, else of those that both cameras see), "disparity-noc" (of those alone), "scan"
-    (the laser's) or "scan-x" (the same, see `project_scan`). "auto" is the first of depth, disparity and scan that the
-    drive has. Raises FileNotFoundError when a
-    picture has no partner (named) or the drive has no picture, ValueError for another word. Given a list of `faults`,
-    a picture without a partner is named there and left out instead.
-    """
-    drive = Path(drive).resolve()
-    left_folder, right_folder = camera_folders(drive, cameras)
-    left, right = _frames(left_folder), _frames(right_folder)
-    if left and right and not left.keys() & right.keys():
-        one, other = next(iter(left.values())), next(iter(right.values()))
-        remedy = "pairs are found by all numbers in the names: rename them alike, as left_0001.png and right_0001.png"
-        raise FileNotFoundError(f"{one} and {other} share no number, nor do the pictures after them; {remedy}")
-    alone = [left.get(key) or right[key] for key in sorted(left.keys() ^ right.keys())]
-    if faults is not None:
-        faults += [f"{path} has no partner in the other camera's folder: add or remove it" for path in alone]
-    elif alone:
-        more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-        raise FileNotFoundError(f"{alone[0]}{more} has no partner in the other camera's folder: add or remove it")
-    if not left:
-        raise FileNotFoundError(f"{left_folder} holds no picture: expected 0000000000.png and so on")
-    truths = _find_truths(drive, cameras, truth)
-    laser_x = truth == "scan-x"
-    pairs = [Pair(drive, left[key], right[key], truths.get(key), laser_x) for key in left if key in right]
-    scanned = [pair for pair in pairs if pair.truth and truth_kind(pair.truth) == "scan"]
-    if truth == "auto" and scanned:
-        try:
-            laser_to_picture(scanned[0])
-        except FileNotFoundError as error:  # training and pictures do without
-            warnings.warn(f"{drive.name}: its laser scans are left out, for {error}", stacklevel=2)
-            return [Pair(drive, pair.left, pair.right) for pair in pairs]
-    return pairs
-
-
-def _find_truths(drive: Path, cameras: str, truth: str) -> dict[tuple[int, ...], Path]:
-    """The files of truth of one kind by their frame, empty when there are none."""
-    if truth not in TRUTHS:
-        raise ValueError(f"truth is {truth!r}; it must be one of {', '.join(map(repr, TRUTHS))}")
-    above = [folder / side / drive.name for folder in drive.parents[:3] for side in ("train", "val")]
-    places = {
-        "depth": [folder / TRUE_DEPTH[cameras] for folder in (drive, *above)],
-        "disparity": [drive / name for name in TRUE_DISPARITY],
-        "scan": [drive / name for name in SCANS],
-        "disparity-noc": [drive / name for name in TRUE_DISPARITY if "noc" in name],
-        "scan-x": [drive / name for name in SCANS],
-    }
-    for kind in ("depth", "disparity", "scan") if truth == "auto" else (truth,):
-        for folder in places[kind]:
-            files = _frames(folder, {".bin"} if kind.startswith("scan") else PICTURES) if folder.is_dir() else {}
-            if files:
-                return files
-    return {}
-
-
-def truth_kind(path: Path) -> str:
-    """What a file of truth holds: "depth", "disparity" or "scan"."""
-    if path.suffix.lower() == ".bin":
-        return "scan"
-    return "disparity" if path.parent.name in TRUE_DISPARITY else "depth"
-
-
 # --- calibration and truth --------------------------------------------------------------------------------------
 
 
@@ -477,6 +523,18 @@ class Calibration:
     def focal_baseline(self) -> float:
         """f·B/W in metres: depth = metres / d, with d the disparity as a fraction of the width (any picture size)."""
         return self.focal_px * self.baseline_m / self.width
+
+
+def check_camera(focal_px: float, baseline_m: float, width: int) -> None:
+    """Raises ValueError asking for the unit of a number that no stereo camera has; `width` is the pictures' in px."""
+    if not 0 < baseline_m <= 10:
+        asked = f". Is it in millimetres? Then write {baseline_m / 1000:g}" if baseline_m > 10 else ""
+        raise ValueError(f"baseline_m is {baseline_m:g}; cameras stand more than 0 and at most 10 metres apart{asked}")
+    if not 0.2 <= focal_px / width <= 5:
+        raise ValueError(
+            f"focal_px is {focal_px:g} for pictures {width} px wide; cameras have 0.2 to 5 times the width. Is it in "
+            "millimetres? Then write it times the width in px, divided by the sensor's width in millimetres"
+        )
 
 
 def read_calibration_lines(path: str | Path) -> dict[str, np.ndarray]:
@@ -503,14 +561,14 @@ def _projection(lines: dict[str, np.ndarray], camera: int, path: str | Path) -> 
     return _matrix(lines, f"P{camera}" if f"P{camera}" in lines else f"P_rect_{camera:02d}", 4, path)
 
 
-def read_calibration_file(path: str | Path, cameras: str = "colour", width: int = 0) -> Calibration:
+def read_calibration_file(path: str | Path, cameras: CameraName = "colour", width: int = 0) -> Calibration:
     """Reads a KITTI calibration of any kind: raw, stereo 2012 and 2015, odometry, object.
 
     B = (P_left[0,3] - P_right[0,3]) / f. The files of raw drives and stereo 2015 tell the pictures' width; for the
     others, give the `width` in px of the pictures, which must be KITTI's own. Raises ValueError naming file and line.
     """
     lines = read_calibration_lines(path)
-    left, right = (2, 3) if cameras == "colour" else (0, 1)
+    left, right = CAMERA_NUMBERS[cameras]
     p_left, p_right = _projection(lines, left, path), _projection(lines, right, path)
     if f"P{left}" not in lines:
         size = lines.get(f"S_rect_{left:02d}", np.empty(0))
@@ -557,22 +615,36 @@ def read_camera_file(path: str | Path) -> Calibration:
         if key == "width" and value != int(value):
             raise ValueError(f"{path}: width is {value!r}; it must be a whole number of px")
     focal, baseline, width, *place = (float(value) for _, value in named)
+    try:
+        check_camera(focal, baseline, int(width))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Calibration(focal, baseline, int(width), str(path), (place[0], place[1]) if place else None)
 
 
-def _nearest(drive: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a file in the drive or, if not there, in the three folders above it."""
-    return next((f / name for f in (drive, *drive.parents[:3]) for name in names if (f / name).is_file()), None)
+def nearest_file(drive: Path, names: Sequence[str]) -> Path | None:
+    """The first of `names` that is a file in the drive or, if not there, in the three folders above it.
+
+    For a symbolic link the folders around the link come first, those around what it points to second.
+    """
+    folders = [folder for place in (drive, drive.resolve()) for folder in (place, *place.parents[:3])]
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-def _calibration_names(drive: Path, frame: str) -> list[str]:
-    """Where KITTI's calibration of a frame may lie: stereo 2015, stereo 2012 and object, odometry, raw, raw's date."""
+def _dated(drive: Path, file: str) -> list[str]:
+    """A raw drive's file, beside the drive or in its date's folder, also as Windows' "Extract all" leaves it."""
+    dates = [name[:10] for name in _own_names(drive)]
+    return [file, *(f"{place}/{file}" for date in dates for place in (date, f"{date}_calib/{date}"))]
+
+
+def _calibration_path(drive: Path, frame: str) -> Path | None:
+    """The file that holds the calibration of a frame: your own, stereo 2015, stereo 2012 and object, odometry, raw."""
     scene = frame.partition("_")[0]
-    raw = "calib_cam_to_cam.txt"
-    return [f"calib_cam_to_cam/{scene}.txt", f"calib/{scene}.txt", "calib.txt", raw, f"{drive.name[:10]}/{raw}"]
+    of_frame = [f"calib_cam_to_cam/{scene}.txt", f"calib/{scene}.txt", "calib.txt"]
+    return nearest_file(drive, ["camera.json", *of_frame, *_dated(drive, "calib_cam_to_cam.txt")])
 
 
-def calibration(drive: str | Path, width: int, cameras: str = "colour", frame: str = "") -> Calibration:
+def calibration(drive: str | Path, width: int, cameras: CameraName = "colour", frame: str = "") -> Calibration:
     """The calibration of a drive whose pictures are `width` px wide.
 
     Looks for your own `camera.json` and for KITTI's files in the drive, in the folders above it (three levels; the
@@ -581,8 +653,8 @@ def calibration(drive: str | Path, width: int, cameras: str = "colour", frame: s
     `calib_cam_to_cam/000012.txt` (stereo 2015). Else it uses KITTI's table by picture width, with a warning. Raises
     ValueError when neither is there.
     """
-    drive = Path(drive).resolve()
-    path = _nearest(drive, ["camera.json", *_calibration_names(drive, frame)])
+    drive = _own_path(drive)
+    path = _calibration_path(drive, frame)
     if path:
         return read_camera_file(path) if path.name == "camera.json" else read_calibration_file(path, cameras, width)
     if width not in BASELINE_M[cameras]:
@@ -604,7 +676,7 @@ def read_uint16(path: str | Path) -> np.ndarray:
             if not image.mode.startswith("I"):
                 raise ValueError(f"it has mode {image.mode}, not 16 bits")
             return np.asarray(image, dtype=np.float32) / 256
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         raise ValueError(f"{path} cannot be read as a 16-bit PNG ({error}): fetch it again or remove it") from error
 
 
@@ -629,9 +701,11 @@ def laser_to_picture(pair: Pair) -> np.ndarray:
     Raw drives: P_rect_02 · R_rect_00 · [R|T] of `calib_velo_to_cam.txt` (grey pairs: P_rect_00); object: P2 · R0_rect ·
     Tr_velo_to_cam; odometry: P2 · Tr. Raises FileNotFoundError naming the file that is missing.
     """
-    path = _nearest(pair.folder, _calibration_names(pair.folder, pair.left.stem))
+    path = _calibration_path(pair.folder, pair.left.stem)
     if path is None:
         raise FileNotFoundError(f"{pair.folder} has no calib_cam_to_cam.txt in or above it: fetch the date's calib.zip")
+    if path.name == "camera.json":
+        raise FileNotFoundError(f"{path} says nothing of a laser: only KITTI's scans can be used")
     lines = read_calibration_lines(path)
     rectify, move = np.eye(4), np.eye(4)
     if "Tr" in lines:
@@ -641,14 +715,13 @@ def laser_to_picture(pair: Pair) -> np.ndarray:
         move[:3] = _matrix(lines, "Tr_velo_to_cam", 4, path)
     else:
         name = "calib_velo_to_cam.txt"
-        laser = _nearest(pair.folder, [name, f"{pair.folder.name[:10]}/{name}"])
+        laser = nearest_file(pair.folder, _dated(pair.folder, name))
         if laser is None:
             raise FileNotFoundError(f"{pair.folder} has no {name} in or above it: fetch the date's calib.zip")
         rectify[:3, :3] = _matrix(lines, "R_rect_00", 3, path)
         laser_lines = read_calibration_lines(laser)
         move[:3] = np.hstack([_matrix(laser_lines, "R", 3, laser), _matrix(laser_lines, "T", 1, laser)])
-    camera = int(pair.left.relative_to(pair.folder).parts[0][-1])  # image_02/data or image_2: camera 2
-    return _projection(lines, camera, path) @ rectify @ move
+    return _projection(lines, CAMERA_NUMBERS[pair.cameras][0], path) @ rectify @ move
 
 
 def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int], laser_x: bool = False) -> np.ndarray:
@@ -673,28 +746,3 @@ def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int], 
     nearest = np.full(size, np.inf)
     np.minimum.at(nearest, (row[inside].astype(int), column[inside].astype(int)), depth[inside])
     return np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)
-
-
-def read_truth(pair: Pair, calibration: Calibration) -> np.ndarray:
-    """True depth of a pair's left view in metres, float32 (H, W), 0 = unknown, from whichever file `pair.truth` is.
-
-    Raises ValueError when the pair has no truth, or one of another size than its picture.
-    """
-    if pair.truth is None:
-        raise ValueError(f"{pair.name} has no true depth")
-    with Image.open(pair.left) as image:
-        width, height = image.size
-    kind = truth_kind(pair.truth)
-    if kind == "scan":
-        if calibration.width != width:
-            sizes = f"{pair.left} is {width} px wide, and {calibration.source} is for {calibration.width} px"
-            raise ValueError(f"{sizes}: a laser scan fits pictures of KITTI's own size only")
-        return project_scan(read_scan(pair.truth), laser_to_picture(pair), (height, width), pair.laser_x)
-    values = read_uint16(pair.truth)
-    if values.shape != (height, width):
-        sizes = f"{pair.truth} is {values.shape[1]}x{values.shape[0]} px, {pair.left} is {width}x{height}"
-        raise ValueError(f"{sizes}: truth and picture must be of one size")
-    if kind == "depth":
-        return values
-    focal_baseline = calibration.focal_baseline * width  # px·m at the truth's own width
-    return np.divide(focal_baseline, values, out=np.zeros_like(values), where=values > 0)

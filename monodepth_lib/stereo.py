@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import kitti
+from .files import read_picture
 
 OPENCV = "opencv-python-headless==5.0.0.93"  # as in pyproject.toml, extra "sgm"
 
@@ -45,7 +46,7 @@ def match_views(pair: kitti.Pair) -> Tensor:
     What `semi_global_matching` leaves open is filled by `fill_holes`, so that every pixel has an answer. Raises
     ModuleNotFoundError where OpenCV is not installed.
     """
-    left, right = (np.asarray(kitti.read_picture(path).convert("L")) for path in (pair.left, pair.right))
+    left, right = (np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right))
     if left.shape != right.shape:
         raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
     return torch.from_numpy(fill_holes(semi_global_matching(left, right)) / np.float32(left.shape[1]))

@@ -20,10 +20,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import depth, kitti, stereo
-from .data import pick_device, to_device
+from .data import pick_device, to_device, write_npy_header
 from .depth import Protocol
 from .fast import faster_prediction
-from .data import write_npy_header
 from .files import atomic_write
 from .networks import Monodepth
 

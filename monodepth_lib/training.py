@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from .checkpoints import Checkpoints, save_model, write_history
-from .data import pick_device, set_epoch, to_device
+from .data import pick_device, process, set_epoch, to_device
 from .fast import faster_training
 from .losses import MonodepthLoss
 from .networks import SMALLEST, Monodepth
@@ -82,7 +82,8 @@ def settings(profile: str, **changes: object) -> Settings:
     for name in changes:
         if name not in known:
             raise ValueError(f"no setting is named {name!r}; there are {', '.join(known)}")
-    return replace(PROFILES[profile], **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(PROFILES[profile], **given)  # type: ignore[arg-type]
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
@@ -121,7 +122,7 @@ class AverageMeter:
 
     def read(self) -> dict[str, float]:
         shares = [(self.count, {name: float(value) for name, value in self.sums.items()})]
-        if dist.is_initialized():
+        if process()[1] > 1:
             mine, shares = shares[0], [(0, {})] * dist.get_world_size()
             dist.all_gather_object(shares, mine)
         count = sum(number for number, _ in shares)
@@ -223,7 +224,7 @@ def train(
     Raises ValueError for a checkpoint of another run, FloatingPointError for a loss or weights that are not finite,
     RuntimeError for a disparity that stays the same everywhere, OSError for a full disk; last.pt outlives them all.
     """
-    rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, processes = process()
     if rank > 0:
         on_epoch, log = None, lambda _: None
     target = pick_device(device)

@@ -6,6 +6,7 @@ so that a headless run fails where `interact` would swallow it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import data, depth, gif, kitti, losses, plots, testing, transforms
+from . import data, depth, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -78,11 +79,11 @@ def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.
 # --- 01 ---
 
 
-def views_panel(pairs: Sequence[kitti.Pair], focal_baseline: float | None = None, width: int = 416) -> Panel:
+def views_panel(pairs: Sequence[kitti.Pair], width: int = 416) -> Panel:
     """(01) Browses `pairs`: both views, the right one laid over the left, and how much they differ (bright: much).
 
     Sliders: `pair`; `shift`, how many px the right view is moved to the right, of a picture at most `width` px wide;
-    `rows`, how many px it is moved down. With the camera's `metres` (f·B/W) it is said how far away is what fits.
+    `rows`, how many px it is moved down. Where the cameras' calibration is known, it is said how far away is what fits.
     """
 
     @lru_cache(maxsize=8)
@@ -91,6 +92,12 @@ def views_panel(pairs: Sequence[kitti.Pair], focal_baseline: float | None = None
         size = min(width, pictures[0].width), max(1, round(pictures[0].height * min(1, width / pictures[0].width)))
         left, right = (np.asarray(picture.resize(size, Image.Resampling.BILINEAR)) for picture in pictures)
         return left, right
+
+    @lru_cache(maxsize=8)
+    def focal_baseline(index: int) -> float:
+        with contextlib.suppress(ValueError):
+            return pairs[index].calibration.focal_baseline
+        return 0.0
 
     def draw(pair: int, shift: int, rows: int) -> Image.Image:
         left, right = views(pair)
@@ -101,7 +108,8 @@ def views_panel(pairs: Sequence[kitti.Pair], focal_baseline: float | None = None
         difference = np.abs(left.astype(np.float32) - moved).mean(axis=2)
         difference[:, :shift] = 0  # nothing to compare with
         images = [left, moved, overlay, plots.colour_map(difference, 0, 80)]
-        distance = f", fits at {focal_baseline * wide / shift:.1f} m" if focal_baseline and shift else ""
+        metres = focal_baseline(pair) * wide / max(shift, 1)
+        distance = f", fits at {metres:.1f} m" if metres and shift else ""
         moves = f"right, moved {shift} px, {rows} down"
         titles = [pairs[pair].name[-26:], moves, f"overlay{distance}", "|left - right|"]
         return tiles([Image.fromarray(image) for image in images], titles, [])
@@ -405,7 +413,7 @@ def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image]
     return sheet
 
 
-def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str = "colour") -> Panel:
+def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Panel:
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
@@ -421,11 +429,10 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
         pair = pairs[frame]
         picture = data.read_picture(pair.left)
         image = to_tensor(picture.resize((width, height), Image.Resampling.BILINEAR))
-        scales = testing.predict_scales(model, image[None].to(device))
+        scales = [testing.predict(model, image[None].to(device), scale) for scale in range(4)]
         maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
-        camera = kitti.calibration(pair.folder, picture.width, cameras, pair.left.stem)
-        truth = torch.from_numpy(kitti.read_truth(pair, camera)) if pair.truth else None
-        return picture, maps, camera.focal_baseline, truth
+        truth = torch.from_numpy(pair.ground_truth()) if pair.truth else None
+        return picture, maps, pair.calibration.focal_baseline, truth
 
     def draw(
         frame: int, scale: int, post_processing: bool, reach: tuple[int, int], error_map: bool, row: int, column: int
@@ -496,9 +503,7 @@ def testing_panel(model: torch.nn.Module, pairs: list[kitti.Pair], cameras: str 
 # --- 07 ---
 
 
-def film_panel(
-    pairs: list[kitti.Pair], disparities: Sequence, cameras: str = "colour", limits: tuple[float, float] | None = None
-) -> Panel:
+def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple[float, float] | None = None) -> Panel:
     """(07) Slider `frame`: the left picture, its disparity in one colour range for all frames, the street from above.
 
     `disparities` are (h, w) of any size, one a pair; `limits` are the ends of their colours (`gif.colour_range`).
@@ -508,7 +513,7 @@ def film_panel(
     @lru_cache(maxsize=64)
     def draw(frame: int) -> Image.Image:
         picture = data.read_picture(pairs[frame].left)
-        camera = kitti.calibration(pairs[frame].folder, picture.width, cameras, pairs[frame].left.stem)
+        camera = pairs[frame].calibration
         small = picture.resize((416, round(416 * picture.height / picture.width)), Image.Resampling.BILINEAR)
         disparity = depth.resize_map(torch.as_tensor(disparities[frame]), (small.height, small.width))
         size = small.height, small.width

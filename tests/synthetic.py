@@ -7,6 +7,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.utils.data import DataLoader
+
+from monodepth_lib import kitti
+from monodepth_lib.data import prepare_dataloader
 
 CAMERA_NAMES = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01")}
 
@@ -92,6 +96,12 @@ def make_stereo_2015(root: Path, scenes: int = 3, size: tuple[int, int] = (32, 9
         disparity[0] = 0  # unknown
         write_uint16(root / "disp_occ_0" / f"{scene:06d}_10.png", disparity)
     return root
+
+
+def side_loader(root: Path, side: str, drives=None, *, cameras="colour", truth="auto", **options) -> DataLoader:
+    """The loader of one side of a data folder, with `options` of `prepare_dataloader`."""
+    pairs = kitti.select_pairs(root, side, drives, cameras=cameras, truth=truth)
+    return prepare_dataloader(pairs, train=side == "train", **options)
 
 
 def write_calibration(

@@ -625,7 +625,7 @@ def test_mutated_pictures_give_a_sentence(tmp_path, monkeypatch, kind, changes, 
     path = tmp_path / "0000000001.png"
     path.write_bytes(with_checksums(bytes(content)) if repaired and content[:4] == b"\x89PNG" else content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # a bomb is one, and costs no minutes
-    for read in (data.read_picture, data.picture_size, kitti.read_uint16, predict.open_picture):
+    for read in (data.read_picture, data.picture_size, kitti.read_uint16, predict.read_picture):
         with a_sentence_or_nothing(str(path)):
             read(path)
     with a_sentence_or_nothing(str(path)):

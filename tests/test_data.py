@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthetic import make_drive, make_stereo_2015, shifted_pair, to_picture
+from synthetic import make_drive, make_stereo_2015, shifted_pair, side_loader, to_picture
 
 from monodepth_lib import data, kitti
 from monodepth_lib.data import (
     match_blocks,
     pick_device,
     prepare_cache,
-    prepare_dataloader,
     read_picture,
     set_epoch,
     to_device,
@@ -25,7 +24,7 @@ SIZE = (16, 48)
 
 
 def batches(data_dir, mode="train", epoch=0, **options):
-    loader = prepare_dataloader(data_dir, mode, size=SIZE, **{"batch_size": 4, **options})
+    loader = side_loader(data_dir, mode, size=SIZE, **{"batch_size": 4, **options})
     set_epoch(loader, epoch)
     return list(loader)
 
@@ -76,7 +75,7 @@ def test_epochs_differ_in_order_and_in_augmentation(data_dir):
     assert names(first) != names(second)
     again = batches(data_dir, epoch=1)
     assert same(second, again)
-    loader = prepare_dataloader(data_dir, "train", size=SIZE, batch_size=9)
+    loader = side_loader(data_dir, "train", size=SIZE, batch_size=9)
     pictures = []
     for epoch in (0, 1):
         set_epoch(loader, epoch)
@@ -102,16 +101,34 @@ def test_workers_give_the_very_batches_of_no_workers(data_dir):
 
 
 def test_loading_leaves_the_global_random_state_alone(data_dir):
-    dataset = prepare_dataloader(data_dir, "train", size=SIZE, batch_size=4).dataset
+    dataset = side_loader(data_dir, "train", size=SIZE, batch_size=4).dataset
     before = torch.get_rng_state()
     dataset[0]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_processes_share_the_pairs_out(data_dir):
-    shares = [names(batches(data_dir, batch_size=2, rank=rank, world_size=2)) for rank in (0, 1)]
-    assert [len(share) for share in shares] == [4, 4]
-    assert not set(shares[0]) & set(shares[1])
+def test_processes_share_the_pairs_out(data_dir, monkeypatch):
+    for side, counts in (("train", [4, 4]), ("val", [5, 4])):  # in order, none is left out
+        shares = []
+        for rank in (0, 1):
+            monkeypatch.setattr(data, "process", lambda rank=rank: (rank, 2))
+            shares.append(names(batches(data_dir, side, batch_size=2)))
+        assert [len(share) for share in shares] == counts
+        assert not set(shares[0]) & set(shares[1])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_test_loader_may_read_left_views_alone(data_dir, tmp_path, monkeypatch, cached):
+    options = {"cache_dir": tmp_path} if cached else {}
+    both = batches(data_dir, "test", **options)
+    read = []
+    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path) or read_picture(path))
+    left = batches(data_dir, "test", left_only=True, **options)
+    assert names(left) == names(both) and "right_image" not in left[0]
+    assert torch.equal(left[0]["left_image"], both[0]["left_image"])
+    assert not any("image_03" in str(path) for path in read)
+    with pytest.raises(ValueError, match="left_only is for prediction"):
+        batches(data_dir, "train", left_only=True)
 
 
 def test_grey_cameras_and_stereo_2015_load(tmp_path):
@@ -126,22 +143,38 @@ def test_grey_cameras_and_stereo_2015_load(tmp_path):
 
 
 def test_a_test_set_may_be_smaller_than_a_batch(data_dir):
-    assert len(prepare_dataloader(data_dir, "test", batch_size=10)) == 1
+    assert len(side_loader(data_dir, "test", batch_size=10)) == 1
 
 
 @pytest.mark.parametrize(
-    "options, named", [({"mode": "eval"}, "'eval'"), ({"cameras": "rgb"}, "'rgb'"), ({"drives": "labb"}, "labb")]
+    "options, named",
+    [
+        ({"side": "eval"}, "side is 'eval'"),
+        ({"cameras": "rgb"}, "cameras is 'rgb'"),
+        ({"drives": "labb"}, "labb"),
+        ({"truth": "lidar"}, "truth is 'lidar'"),
+        ({"bad_pairs": "drop"}, "bad_pairs is 'drop'"),
+    ],
 )
-def test_unknown_mode_cameras_and_split_are_named(data_dir, options, named):
+def test_unknown_side_cameras_split_and_modes_are_named(data_dir, options, named):
     with pytest.raises((ValueError, FileNotFoundError), match=named):
-        prepare_dataloader(data_dir, **{"mode": "train", **options})
+        kitti.select_pairs(data_dir, **{"side": "train", **options})
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
-def test_a_gpu_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="'cuda'"):
-        pick_device("cuda")
-    assert pick_device("auto").type == "cpu"
+@pytest.mark.parametrize(
+    "cuda, mps, expected", [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto").type == expected
+    for name, there in (("cuda:1", cuda), ("mps", mps)):
+        if there:
+            assert pick_device(name) == torch.device(name)
+        else:
+            with pytest.raises(ValueError, match=f"device is '{name}', but torch sees no such GPU here"):
+                pick_device(name)
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_to_device_orders_images_for_convolutions_and_keeps_names():

@@ -12,38 +12,37 @@ import torch.distributed as dist
 from test_training import SIZE
 from torch import nn
 
-from monodepth_lib import checkpoints, processes, training
-from monodepth_lib.checkpoints import AverageMeter, read_history
+from monodepth_lib import data, training
+from monodepth_lib.checkpoints import read_history
+from monodepth_lib.commands import train
+from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.kitti import select_pairs
 from monodepth_lib.networks import get_model
-from monodepth_lib.processes import share_model
-from monodepth_lib.training import main
+from monodepth_lib.training import AverageMeter, share_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
-ARGUMENTS = "--model unet --width 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
+ARGUMENTS = "--model unet --base-channels 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
 
-# torchrun's workers: `monodepth_lib.training`, with batch normalisation in evaluation, so that no statistics depend on
-# the share of the batch that a process sees, and (where asked for) one that is killed in the second step of epoch 2
+# torchrun's workers: `commands.train`, with batch normalisation in evaluation, so that no statistics depend on which share
+# of the batch a process sees, and (where asked for) one that is killed in the second step of epoch 2
 WORKER = """
-import os, signal, sys, time
+import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from monodepth_lib import training
+from monodepth_lib.commands.train import main
 torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
-training.CLOCK_STEPS = 1
 if sys.argv[1] == "killed" and os.environ["RANK"] == "1":
     steps, to_device = 0, training.to_device
     def killing(*arguments):
         global steps
         steps += 1
         if steps == (2 + 2) + 2:  # an epoch has 2 batches, and its share of validation 2 more
-            written = sys.argv[sys.argv.index("--output") + 1] + "/last.pt"
-            while not torch.load(written, weights_only=True)["begun"]:
-                time.sleep(0.1)  # until the first process has written what it writes after step 1
             os.kill(os.getpid(), signal.SIGKILL)
         return to_device(*arguments)
     training.to_device = killing
-sys.exit(training.main(sys.argv[2:]))
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -83,7 +82,7 @@ def norms_in_evaluation(monkeypatch):
 @pytest.fixture
 def one_process(data_dir, tmp_path, norms_in_evaluation):
     """The arguments, and the output folder of a run in this process alone."""
-    arguments = [*ARGUMENTS.split(), "--data", str(data_dir), "--device", "cpu", "--save-minutes", "0"]
+    arguments = [*ARGUMENTS.split(), "--data", str(data_dir), "--device", "cpu"]
     assert main([*arguments, "--output", str(tmp_path / "one")]) == 0
     return arguments, tmp_path / "one"
 
@@ -114,7 +113,7 @@ def test_a_killed_process_ends_the_job_and_any_number_resumes_it(tmp_path, one_p
     assert done.returncode not in (0, signal.SIGKILL)
     assert "Signal 9 (SIGKILL)" in done.stderr
     state = torch.load(tmp_path / "killed/last.pt", weights_only=True)
-    assert (len(state["history"]), state["begun"]["steps"], state["begun"]["count"]) == (1, 1, 4)
+    assert len(state["history"]) == 1
     assert main([*arguments, "--resume"]) == 0  # in one process
     assert_same_run(tmp_path / "killed", alone, rel=1e-4)
 
@@ -136,13 +135,12 @@ def kinds(model):
 
 def test_batch_normalisation_is_over_all_processes_on_gpus(monkeypatch):
     wrapped = []
-    monkeypatch.setattr(processes, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
+    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
     model = get_model("resnet18_md")
     names = list(model.state_dict())
     parameters = list(model.parameters())
-    assert kinds(share_model(model, torch.device("cuda:1"), sync_batch_norm=False)) == {nn.BatchNorm2d}
     assert kinds(share_model(model, torch.device("cuda:1"))) == {nn.SyncBatchNorm}
-    assert wrapped == [{"device_ids": [1]}] * 2
+    assert wrapped == [{"device_ids": [1]}]
     assert list(model.state_dict()) == names  # its weights load into the plain network
     assert all(one is other for one, other in zip(parameters, model.parameters(), strict=True))
 
@@ -156,41 +154,50 @@ def test_on_the_cpu_batch_normalisation_stays_as_it_is(group):
 
 def test_the_mean_is_over_all_pairs_of_all_processes(monkeypatch):
     """The second process has one pair where the first has eight, the third had no batch at all."""
-    monkeypatch.setattr(checkpoints, "gather", lambda own: [own, (1, {"loss": 10.0}), (0, {})])
+
+    def gather(shares, own):
+        shares[:] = [own, (1, {"loss": 10.0}), (0, {})]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
     mean = AverageMeter()
     mean.add({"loss": torch.tensor(1.0)}, 8)
     assert mean.read() == {"loss": pytest.approx(2.0)}
 
 
+@pytest.fixture
+def shares(data_dir, monkeypatch):
+    """Each of `count` processes' loader of one side."""
+
+    def make(side, count, **options):
+        loaders = []
+        for rank in range(count):
+            monkeypatch.setattr(data, "process", lambda rank=rank: (rank, count))
+            loaders.append(prepare_dataloader(select_pairs(data_dir, side), side == "train", size=SIZE, **options))
+        return loaders
+
+    return make
+
+
 @pytest.mark.parametrize("count", [2, 4])
-def test_each_validation_pair_is_seen_by_one_process(data_dir, count):
+def test_each_validation_pair_is_seen_by_one_process(shares, count):
     """DistributedSampler repeats pairs until the shares are equal: the mean would not be exact."""
-    shares = [
-        [
-            name
-            for batch in prepare_dataloader(data_dir, "val", size=SIZE, rank=rank, world_size=count)
-            for name in batch["name"]
-        ]
-        for rank in range(count)
-    ]
-    seen = [name for share in shares for name in share]
+    seen = [name for loader in shares("val", count) for batch in loader for name in batch["name"]]
     assert len(seen) == len(set(seen)) == 9
 
 
-def test_a_global_batch_is_the_same_pairs_for_any_number_of_processes(data_dir):
+def test_a_global_batch_is_the_same_pairs_for_any_number_of_processes(shares):
     def steps(count):
-        loaders = [
-            prepare_dataloader(data_dir, "train", size=SIZE, batch_size=4 // count, rank=rank, world_size=count)
-            for rank in range(count)
-        ]
+        loaders = shares("train", count, batch_size=4 // count)
         return [{name for batch in batches for name in batch["name"]} for batches in zip(*loaders, strict=True)]
 
     assert steps(1) == steps(2) == steps(4)
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(data_dir, monkeypatch, capsys):
-    monkeypatch.setattr(training, "process", lambda: (0, 3))
-    assert main(["--data", str(data_dir), "--batch-size", "8"]) == 1
+def test_a_batch_that_cannot_be_shared_out_is_refused(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "process", lambda: (0, 3))
+    assert main(["--data", str(data_dir), "--output", str(tmp_path), "--batch-size", "8"]) == 1
     assert "batch_size is 8; 3 processes cannot share it out evenly" in capsys.readouterr().err
 
 
@@ -200,17 +207,17 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match="process 1 has no GPU, torch sees 1: lower --nproc-per-node"):
-        processes.join_group("auto")
+        train.join_group("auto")
 
 
 def test_without_torchrun_a_launchers_variables_mean_nothing(monkeypatch):
     for name, value in (("WORLD_SIZE", "1"), ("RANK", "0")):
         monkeypatch.setenv(name, value)
-    assert processes.join_group("cpu") == "cpu" and not dist.is_initialized()
+    assert train.join_group("cpu") == "cpu" and not dist.is_initialized()
 
 
 def test_a_missing_folder_is_one_sentence_and_a_status(tmp_path, capsys):
-    assert main(["--data", str(tmp_path / "nowhere")]) == 1
+    assert main(["--data", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "nowhere" in said and said.count("\n") == 1
 
@@ -227,3 +234,34 @@ def test_a_cached_run_is_the_same_run(data_dir, tmp_path):
     assert main([*arguments, "--output", str(tmp_path / "read")]) == 0
     assert main([*arguments, "--output", str(tmp_path / "cached"), "--cache-dir", str(tmp_path / "cache")]) == 0
     assert rows(tmp_path / "cached") == [pytest.approx(row) for row in rows(tmp_path / "read")]
+
+
+# --- the command line ---
+
+
+def test_a_checkpoint_is_not_replaced_unasked(data_dir, tmp_path, capsys, monkeypatch):
+    """And paths count from where the user stands."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(data_dir)
+    arguments = [*ARGUMENTS.split(), "--epochs", "1", "--data", "data", "--device", "cpu", "--output", "mine"]
+    assert main(arguments) == 0
+    before = (tmp_path / "mine/last.pt").read_bytes()
+    capsys.readouterr()
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "mine/last.pt is a checkpoint: --resume goes on from it, --restart replaces it" in said
+    assert (tmp_path / "mine/last.pt").read_bytes() == before
+    assert main([*arguments, "--resume", "--seed", "1"]) == 1
+    assert "another run: seed 0 (here 1)" in (said := capsys.readouterr().err)
+    assert "use --restart" in said and "resume=" not in said
+    assert main([*arguments, "--restart", "--seed", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--epochs 0", "--learning-rate nan", "--learning-rate -1", "--seed -1", "--workers -1", "--val-drives x,"],
+)
+def test_arguments_that_make_no_sense_are_named(argument, capsys):
+    with pytest.raises(SystemExit):
+        main(argument.split())
+    assert f"argument {argument.split()[0]}: " in capsys.readouterr().err

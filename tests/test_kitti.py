@@ -19,7 +19,6 @@ from synthetic import (
 )
 
 from monodepth_lib import files, kitti
-from monodepth_lib.data import prepare_dataloader
 
 # the thirteen drives of the lab: date, number
 LAB = [("2011_09_26", n) for n in (2, 14, 20, 35, 56, 79, 84, 101, 117)] + [
@@ -266,7 +265,7 @@ def test_unknown_drives_and_splits_are_named_with_what_is_there(data_dir, drives
         kitti.select_drives(data_dir, "train", drives)
 
 
-def test_unknown_mode_and_missing_side_are_named(tmp_path, data_dir):
+def test_unknown_and_missing_sides_are_named(tmp_path, data_dir):
     with pytest.raises(ValueError, match="'vals'"):
         kitti.select_drives(data_dir, "vals")
     make_drive(tmp_path / "train/2020_01_01_drive_0001_sync", [0])
@@ -363,7 +362,7 @@ def test_calibration_file_is_found_beside_or_above_the_drive(tmp_path, place):
 
 # f·B/W of the five recording dates by width, from the calibration files
 @pytest.mark.parametrize(
-    "width, metres", [(1242, 0.30949), (1224, 0.31035), (1238, 0.30761), (1226, 0.31023), (1241, 0.30836)]
+    "width, focal_baseline", [(1242, 0.30949), (1224, 0.31035), (1238, 0.30761), (1226, 0.31023), (1241, 0.30836)]
 )
 def test_calibration_falls_back_to_the_table_and_says_so(tmp_path, width, focal_baseline):
     with pytest.warns(UserWarning, match=f"drive_0001_sync.*{width} px"):
@@ -508,12 +507,15 @@ def test_a_scan_is_read_as_it_was_written(tmp_path):
     assert kitti.read_scan(path).tolist() == [[1, 2, 3, 0.5], [4, 5, 6, 0.5]]
 
 
-RAW = """S_rect_02: 96 32
+RAW = """S_rect_00: 96 32
+S_rect_02: 96 32
 R_rect_00: -1 0 0 0 -1 0 0 0 1
 R_rect_02: 0 0 1 0 1 0 1 0 0
-P_rect_02: 10 0 20 5 0 10 10 0 0 0 1 0.5
 P_rect_00: 10 0 20 0 0 10 10 0 0 0 1 0
-"""
+P_rect_01: 10 0 20 -5 0 10 10 0 0 0 1 0
+P_rect_02: 10 0 20 5 0 10 10 0 0 0 1 0.5
+P_rect_03: 10 0 20 0 0 10 10 0 0 0 1 0
+"""  # f = 10 px, B = 0.5 m
 
 
 def scanned_drive(root, frames=range(3), cameras="colour", points=((11, 2, -1),), scans=None):
@@ -526,14 +528,11 @@ def scanned_drive(root, frames=range(3), cameras="colour", points=((11, 2, -1),)
     return drive
 
 
-SCANNED = kitti.Calibration(10.0, 0.5, 96, "calib")
-
-
 def test_a_raw_drives_scan_goes_through_rectification_and_projection(tmp_path):
     # by hand: laser (11, 2, -1) is (-2, 1, 10) in camera 0, turned by R_rect_00 (2, -1, 10);
     # Z = 10 + 0.5, u = (10·2 + 20·10 + 5) / 10.5 = 21.4, v = (10·(-1) + 10·10) / 10.5 = 8.6
     pair = kitti.find_pairs(scanned_drive(tmp_path))[0]
-    truth = kitti.read_truth(pair, SCANNED)
+    truth = pair.ground_truth()
     assert truth.shape == (32, 96)
     assert np.argwhere(truth).tolist() == [[8, 20]]
     assert truth[8, 20] == 10.5
@@ -542,7 +541,7 @@ def test_a_raw_drives_scan_goes_through_rectification_and_projection(tmp_path):
 def test_a_grey_pairs_scan_is_seen_by_camera_0(tmp_path):
     # P_rect_00 has no offset: Z = 10, u = (20 + 200) / 10 = 22, v = 9
     pair = kitti.find_pairs(scanned_drive(tmp_path, cameras="grey"), "grey")[0]
-    truth = kitti.read_truth(pair, SCANNED)
+    truth = pair.ground_truth()
     assert np.argwhere(truth).tolist() == [[8, 21]] and truth[8, 21] == 10
 
 
@@ -580,7 +579,7 @@ def test_scans_without_the_lasers_calibration_are_left_out_or_an_error(tmp_path,
         assert not any(pair.truth for pair in kitti.find_pairs(drive))
     pair = kitti.find_pairs(drive, truth="scan")[0]
     with pytest.raises(FileNotFoundError, match=rf"0001_sync has no {name}.*calib\.zip"):
-        kitti.read_truth(pair, SCANNED)
+        pair.ground_truth()
 
 
 @pytest.mark.parametrize(
@@ -615,8 +614,8 @@ def test_each_kind_of_truth_can_be_asked_for_and_depth_comes_first(tmp_path):
     for truth in kitti.TRUTHS:
         kind = "depth" if truth == "auto" else truth
         pair = kitti.find_pairs(drive, truth=truth)[1]
-        assert kitti.truth_kind(pair.truth) == kind.partition("-")[0]
-        assert kitti.read_truth(pair, SCANNED).max() == expected[kind]
+        assert pair.truth_kind == kind.removesuffix("-noc")
+        assert pair.ground_truth().max() == expected[kind]
     with pytest.raises(ValueError, match="truth is 'lidar'; it must be one of 'auto', 'depth'"):
         kitti.find_pairs(drive, truth="lidar")
 
@@ -625,7 +624,7 @@ def test_auto_takes_disparity_before_a_scan_and_skips_empty_folders(tmp_path):
     drive = every_truth(tmp_path)
     for path in (drive / "proj_depth/groundtruth/image_02").iterdir():
         path.unlink()
-    assert {kitti.truth_kind(pair.truth) for pair in kitti.find_pairs(drive)} == {"disparity"}
+    assert {pair.truth_kind for pair in kitti.find_pairs(drive)} == {"disparity"}
     assert not any(pair.truth for pair in kitti.find_pairs(drive, truth="depth"))
 
 
@@ -633,13 +632,11 @@ def test_non_occluded_truth_is_not_replaced_by_that_of_all_pixels(tmp_path):
     assert not any(pair.truth for pair in kitti.find_pairs(make_stereo_2015(tmp_path), truth="disparity-noc"))
 
 
-def test_a_loader_and_a_side_take_the_truth_that_is_asked_for(tmp_path):
+def test_a_side_takes_the_truth_that_is_asked_for(tmp_path):
     drive = every_truth(tmp_path)
-    for truth in ("disparity", "scan"):
+    for truth in ("disparity", "scan", "scan-x"):
         pairs = kitti.select_pairs(tmp_path, "test", [drive.name], truth=truth)
-        loaded = prepare_dataloader(tmp_path, "test", [drive.name], truth=truth, size=(32, 96)).dataset.pairs
-        assert pairs == loaded
-        assert {kitti.truth_kind(pair.truth) for pair in pairs} == {truth}
+        assert {pair.truth_kind for pair in pairs} == {truth}
 
 
 @pytest.mark.parametrize("side", ["train", "val"])
@@ -657,10 +654,11 @@ def test_truth_of_another_size_than_its_picture_is_named_with_both(tmp_path):
         write_uint16(drive / folder / "0000000000.png", wrong)
         pair = kitti.find_pairs(drive, truth=truth)[0]
         with pytest.raises(ValueError, match=rf"{folder}/0000000000\.png is 96x30 px, .*image_02/data/0.* is 96x32"):
-            kitti.read_truth(pair, SCANNED)
+            pair.ground_truth()
+    put_text(drive.parent / "calib_cam_to_cam.txt", RAW.replace("S_rect_02: 96", "S_rect_02: 1242"))
     pair = kitti.find_pairs(drive, truth="scan")[0]
-    with pytest.raises(ValueError, match=r"image_02/data/0000000000\.png is 96 px wide, and calib is for 1242 px"):
-        kitti.read_truth(pair, kitti.Calibration(10.0, 0.5, 1242, "calib"))
+    with pytest.raises(ValueError, match=r"image_02/data/0000000000\.png is 96 px wide, and .*\.txt is for 1242 px"):
+        pair.ground_truth()
 
 
 def test_uint16_png_is_read_as_256ths(tmp_path):
@@ -672,8 +670,8 @@ def test_uint16_png_is_read_as_256ths(tmp_path):
 
 def test_true_depth_from_a_disparity_file_is_focal_times_baseline_over_disparity(tmp_path):
     pair = kitti.find_pairs(make_stereo_2015(tmp_path / "scenes", 1, shift=4))[0]
-    camera = kitti.Calibration(100.0, 0.5, 96, "")  # 50 px·m at the picture's own width
-    depth = kitti.read_truth(pair, camera)
+    write_camera(tmp_path, {"focal_px": 200, "baseline_m": 0.5, "width": 192})  # 50 px·m at the picture's own width
+    depth = pair.ground_truth()
     assert depth.dtype == np.float32
     assert (depth[0] == 0).all()
     assert depth[1:] == pytest.approx(50 / 4)
@@ -681,13 +679,13 @@ def test_true_depth_from_a_disparity_file_is_focal_times_baseline_over_disparity
 
 def test_true_depth_of_a_depth_file_is_its_metres(tmp_path):
     pair = kitti.find_pairs(make_drive(tmp_path / "drive", [0], truth=True, focal_baseline=0.3, shift=4))[0]
-    assert kitti.read_truth(pair, kitti.Calibration(1.0, 1.0, 1, "")) == pytest.approx(0.3 * 96 / 4, abs=1 / 256)
+    assert pair.ground_truth() == pytest.approx(0.3 * 96 / 4, abs=1 / 256)  # no calibration is needed
 
 
 def test_a_pair_without_truth_is_named(tmp_path):
     pair = kitti.find_pairs(make_drive(tmp_path / "drive", [7]))[0]
     with pytest.raises(ValueError, match="drive/0000000007"):
-        kitti.read_truth(pair, kitti.Calibration(1.0, 1.0, 1, ""))
+        pair.ground_truth()
 
 
 # --- paths ---

@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 from synthetic import shifted_pair, to_picture, write_calibration, write_uint16
 
-from monodepth_lib import data, depth, networks, testing
-from monodepth_lib.commands import predict
+from monodepth_lib import data, depth, networks, pictures, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -63,8 +62,8 @@ def test_it_is_small_and_stored_as_its_card_says(name, card):
 def test_a_picture_of_the_sample(name):
     """Near at the bottom, far in the middle: a street, whatever it was trained on."""
     picture = sorted((SAMPLE / "test").glob("*/image_02/data/*"))[0]
-    disparity = predict.predict_picture(networks.load_model(name), picture)
-    assert torch.isfinite(disparity).all() and disparity.min() > 0 and disparity.max() < networks.MAX_DISPARITY
+    disparity = pictures.load(name).predict(picture).disparity
+    assert np.isfinite(disparity).all() and disparity.min() > 0 and disparity.max() < networks.MAX_DISPARITY
     rows = len(disparity)
     assert disparity[-rows // 8 :].mean() > 1.5 * disparity[rows * 2 // 5 : rows // 2].mean()
 

@@ -1,11 +1,11 @@
 """Own pictures and clips from the shell: every kind of file, what is written, what is skipped."""
 
 import json
+import re
 import struct
 import sys
 import wave
 import weakref
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +15,9 @@ from synthetic import texture, to_picture
 from torchvision.transforms.functional import to_tensor
 
 from monodepth_lib import data, depth, gif, kitti, networks, plots, testing
-from monodepth_lib.commands import predict
+from monodepth_lib.commands import export, predict
+from monodepth_lib.commands.paths import Outputs
+from monodepth_lib.pictures import Predictor, answer, load
 from monodepth_lib.transforms import image_transforms
 
 SIZE = (32, 96)
@@ -61,7 +63,8 @@ def expected(model, image, post_process=True):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """What lies in a folder, our record left out."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".monodepth")
 
 
 # --- pictures ---
@@ -104,7 +107,7 @@ def test_every_kind_of_picture_gives_what_the_network_says_of_its_rgb_values(kin
 def test_any_size_and_aspect(size, model, run, tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
     image.save(tmp_path / "p.png")
-    assert run(tmp_path / "p.png", "--focal-px", 50, "--baseline-m", 0.5) == 0
+    assert run(tmp_path / "p.png", "--focal-px", size[1], "--baseline-m", 0.5) == 0
     out = tmp_path / "out"
     np.testing.assert_allclose(np.load(out / "p_disparity.npy"), expected(model, image), atol=1e-5)
     assert kitti.read_uint16(out / "p_depth.png").shape == size
@@ -147,7 +150,7 @@ def test_the_16_bit_disparity_is_in_pixels_of_the_picture(run, tmp_path, capsys)
 def test_what_16_bits_cannot_hold_is_said_and_not_wrapped_around(tmp_path):
     disparity = torch.full((4, 2000), 0.1)  # 200 px
     disparity[0] = 0.2  # 400 px
-    note = predict.write_picture(Image.new("RGB", (2000, 4)), disparity, tmp_path / "p")
+    note = predict.write_picture(answer(Image.new("RGB", (2000, 4)), disparity), tmp_path / "p")
     assert "p_disparity.png" in note and "25.0%" in note
     stored = kitti.read_uint16(tmp_path / "p_disparity.png")
     assert (stored[0] == 65535 / 256).all() and stored[1:] == pytest.approx(200, abs=1 / 256)
@@ -173,7 +176,9 @@ def test_a_camera_file_gives_the_same_depth_at_any_width(run, tmp_path):
 
 def test_depth_beyond_16_bits_says_the_most_and_never_unknown(tmp_path):
     disparity = torch.tensor([[1e-7, 1e-4, 0.3]])
-    assert predict.write_picture(Image.new("RGB", (3, 1)), disparity, tmp_path / "p", focal_baseline=0.0003) is None
+    said = answer(Image.new("RGB", (3, 1)), disparity, 0.0003)
+    note = predict.write_picture(said, tmp_path / "p", 0.0003)
+    assert note == "p_depth.png: 33.3% of the pixels exceed the 256 m that fit in 16 bits; use the .npy"
     stored = kitti.read_uint16(tmp_path / "p_depth.png")[0] * 256
     assert stored.tolist() == [65535, 768, 1]
 
@@ -195,19 +200,49 @@ def test_the_colour_picture_is_no_wider_than_asked_for(run, tmp_path):
     assert Image.open(tmp_path / "out/p_colour.png").size == (100, 20)
 
 
-def test_for_notebooks_one_function_takes_a_picture_or_its_path(model, tmp_path):
+def test_from_python_a_picture_an_array_or_a_path_gives_the_same(model, weights, tmp_path):
     image = picture()
     image.save(tmp_path / "p.png")
-    got = predict.predict_picture(model, image.convert("RGBA"))
-    assert got.dtype == torch.float32 and not got.requires_grad
-    np.testing.assert_allclose(got.numpy(), expected(model, image), atol=1e-5)
-    assert torch.allclose(predict.predict_picture(model, tmp_path / "p.png"), got, atol=1e-6)
-    small = predict.predict_picture(model, image, size=(64, 64))
-    assert small.shape == (40, 100) and abs(small - got).max() > 1e-4
+    network = load(weights, device="cpu")
+    said = network.predict(image.convert("RGBA"))
+    assert said.disparity.dtype == np.float32 and said.depth is None
+    np.testing.assert_allclose(said.disparity, expected(model, image), atol=1e-5)
+    array = np.asarray(image)
+    for same in (tmp_path / "p.png", str(tmp_path / "p.png"), array, array / 255, array.astype(np.uint16) * 257):
+        np.testing.assert_allclose(network.predict(same).disparity, said.disparity, atol=1e-6)
+    assert said.coloured.size == (100, 40)
+    metres = network.predict(image, focal_px=60, baseline_m=0.5).depth
+    assert metres.dtype == np.float32
+    np.testing.assert_allclose(metres, 60 * 0.5 / (100 * said.disparity), rtol=1e-5)
+    small = load(weights, device="cpu", size=(64, 64)).predict(image).disparity
+    assert small.shape == (40, 100) and abs(small - said.disparity).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "camera", "said"),
+    [
+        ("nothing.png", {}, "nothing.png"),
+        (np.zeros((4, 5, 2), np.uint8), {}, r"shape is \(4, 5, 2\)"),
+        (np.full((4, 5), 7.0), {}, "floats must lie from 0 to 1"),
+        (np.full((4, 5), np.nan), {}, "floats must lie from 0 to 1"),
+        (np.zeros((4, 5), int), {}, "holds int64"),
+        (Image.fromarray(np.full((4, 5), 7.0, np.float32)), {}, "floats must lie from 0 to 1"),
+        (Image.new("RGB", (100, 40)), {"focal_px": 60}, "belong together"),
+        (Image.new("RGB", (100, 40)), {"focal_px": 60, "baseline_m": 533}, "baseline_m is 533.* write 0.533"),
+        (Image.new("RGB", (100, 40)), {"focal_px": 4.25, "baseline_m": 0.5}, "focal_px is 4.25.* in millimetres"),
+        (Image.new("RGB", (100, 40)), {"focal_px": 501, "baseline_m": 0.5}, "focal_px is 501"),
+        (Image.new("RGB", (100, 40)), {"focal_px": float("nan"), "baseline_m": 0.5}, "focal_px is nan"),
+    ],
+)
+def test_what_is_no_picture_or_no_camera_is_refused(weights, given, camera, said):
+    with pytest.raises(ValueError, match=said):
+        load(weights, device="cpu").predict(given, **camera)
+
+
+def test_a_network_without_a_size_asks_for_one(monkeypatch):
+    monkeypatch.setattr("monodepth_lib.pictures.load_model", lambda _: networks.get_model("unet", base_channels=2))
     with pytest.raises(ValueError, match="give size"):
-        predict.predict_picture(networks.get_model("unet", base_channels=2), image)
-    with pytest.raises(ValueError, match=r"nothing\.png"):
-        predict.predict_picture(model, tmp_path / "nothing.png")
+        load("any")
 
 
 # --- EXIF ---
@@ -236,7 +271,7 @@ def test_pictures_are_turned_as_the_camera_was_held(orientation, mode, tmp_path)
     upright = picture(8, 12).convert(mode).convert("RGB")
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(upright)))).convert(mode)
     stored.save(tmp_path / "p.png", exif=exif(orientation))
-    assert np.array_equal(np.asarray(predict.open_picture(tmp_path / "p.png")), np.asarray(upright))
+    assert np.array_equal(np.asarray(predict.read_picture(tmp_path / "p.png")), np.asarray(upright))
 
 
 def test_a_turned_jpeg_gives_the_same_as_the_picture_turned_by_hand(run, tmp_path):
@@ -311,7 +346,7 @@ def test_a_network_that_fails_is_a_sentence_that_names_the_pictures(model, tmp_p
 def test_a_second_run_into_the_same_folder_takes_the_same_inputs(run, tmp_path, capsys):
     picture().save(tmp_path / "a.png")
     picture(seed=1).save(tmp_path / "b_depth.png")  # not ours: there is no b_disparity.npy
-    predict.stream_gif([(picture(), 0.1)] * 2, tmp_path / "c.gif")
+    gif.stream_gif([(picture(), 0.1)] * 2, tmp_path / "c.gif")
     for _ in range(2):
         assert run(tmp_path, "--focal-px", 50, "--baseline-m", 0.5, output=tmp_path) == 0
         assert "3 of 3 files" in capsys.readouterr().out
@@ -321,7 +356,7 @@ def test_a_second_run_into_the_same_folder_takes_the_same_inputs(run, tmp_path, 
 
 def test_equal_names_get_names_of_their_own(tmp_path):
     paths = [tmp_path / name for name in ("a.png", "a.jpg", "b/a.png", "c.png", "C.gif", "d.png", "a_jpg.png")]
-    stems = predict.output_stems(paths, tmp_path / "out")
+    stems = predict.output_stems(paths, Outputs(tmp_path / "out"))
     assert [stem.name for stem in stems.values()] == ["a_png", "a_jpg", "a_png_2", "c_png", "C_gif", "d", "a_jpg_2"]
 
 
@@ -334,6 +369,76 @@ def test_an_output_never_replaces_an_input(run, tmp_path):
     assert (tmp_path / "a_2_colour.png").is_file() and (tmp_path / "a_colour_disparity.npy").is_file()
 
 
+def test_what_no_run_wrote_is_never_replaced_and_the_other_name_is_said(run, tmp_path, capsys):
+    picture().save(tmp_path / "a.jpg")
+    gif.stream_gif([(picture(), 0.1)] * 2, tmp_path / "c.gif")
+    mine = {"a_depth.png": b"ground truth", "c_depth.npy": b"measured", "c_2_colour.gif": b"holiday"}
+    for name, content in mine.items():
+        (tmp_path / name).write_bytes(content)
+    for _ in range(2):
+        assert run(tmp_path / "a.jpg", tmp_path / "c.gif", output=tmp_path) == 0
+        assert "holds other files of that name, which stay: a becomes a_2 (and 1 more)" in capsys.readouterr().out
+    assert {name: (tmp_path / name).read_bytes() for name in mine} == mine
+    ours = {path.name.rpartition("_")[0] for path in tmp_path.iterdir() if path.name not in mine} - {""}
+    assert ours == {"a_2", "c_3"}
+
+
+def test_two_runs_into_one_folder_do_not_replace_each_other(run, tmp_path, capsys):
+    for folder in ("image_02", "image_03"):
+        (tmp_path / folder).mkdir()
+        picture(seed=len(capsys.readouterr().out)).save(tmp_path / folder / "0.png")
+        assert run(tmp_path / folder) == 0
+    assert names(tmp_path / "out") == [
+        f"0_{end}"
+        for end in (
+            "2_colour.png",
+            "2_disparity.npy",
+            "2_disparity.png",
+            "colour.png",
+            "disparity.npy",
+            "disparity.png",
+        )
+    ]
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
+    assert run(tmp_path / "image_02") == run(tmp_path / "image_03") == 0  # once more: the same names
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")} == before
+
+
+def test_a_result_that_was_changed_since_is_the_users(run, tmp_path):
+    picture().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png") == 0
+    (tmp_path / "out/a_colour.png").write_bytes(b"painted over")
+    assert run(tmp_path / "a.png") == 0
+    assert (tmp_path / "out/a_colour.png").read_bytes() == b"painted over"
+    assert (tmp_path / "out/a_2_colour.png").is_file()
+
+
+def test_two_links_to_one_picture_are_both_done(run, tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).symlink_to("a.png")
+    assert run(tmp_path / "one.png", tmp_path / "two.png") == 0
+    assert "2 of 2 files" in capsys.readouterr().out
+
+
+def test_formats_that_are_not_read_are_named(run, tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    for name in ("b.heic", "c.HEIC", "d.avif"):
+        (tmp_path / name).write_bytes(b"?")
+    assert run(tmp_path) == 1
+    assert f"{tmp_path}: left out, for this format is not read: 2 .heic, 1 .avif; save" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("letter", ["x", "日"])
+def test_a_long_name_is_shortened_and_stays_its_own(run, tmp_path, letter):
+    stem = letter * (245 // len(letter.encode()))
+    for name in (f"{stem}.png", f"{stem[:-1]}.png"):
+        picture().save(tmp_path / name)
+    assert run(tmp_path) == run(tmp_path) == 0
+    ours = {name.rpartition("_")[0] for name in names(tmp_path / "out")}
+    assert len(ours) == 2 and all(name.startswith(letter * 60) and len(name.encode()) <= 200 for name in ours)
+
+
 def test_a_file_named_twice_is_done_once(run, tmp_path, monkeypatch, capsys):
     picture().save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
@@ -343,14 +448,14 @@ def test_a_file_named_twice_is_done_once(run, tmp_path, monkeypatch, capsys):
 
 def test_a_failed_write_leaves_the_old_outputs_and_nothing_half(run, full_disk, tmp_path, capsys):
     picture().save(tmp_path / "a.png")
-    predict.stream_gif([(picture(seed=n), 0.1) for n in range(3)], tmp_path / "b.gif")
+    gif.stream_gif([(picture(seed=n), 0.1) for n in range(3)], tmp_path / "b.gif")
     assert run(tmp_path / "a.png", tmp_path / "b.gif") == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")}
     for size in (0, 1000, 16_100, 20_000):
         with full_disk(size):
             assert run(tmp_path / "a.png", tmp_path / "b.gif") == 1
         assert "could not be written" in capsys.readouterr().err
-        assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+        assert {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")} == before
 
 
 @pytest.mark.parametrize(
@@ -358,11 +463,12 @@ def test_a_failed_write_leaves_the_old_outputs_and_nothing_half(run, full_disk, 
     [
         (["--focal-px", "50"], "belong together"),
         (["--focal-px", "50", "--baseline-m", "1", "--camera", "c.json"], "leave --focal-px"),
-        (["--camera", "gone.json"], "gone.json is missing"),
-        (["--size", "8", "96"], "too small"),
-        (["--batch-size", "0"], "more than 0"),
-        (["--focal-px", "nan", "--baseline-m", "1"], "more than 0"),
-        (["--width", "x"], "invalid int"),
+        (["--size", "8", "96"], "argument --size: 8 must be at least 32"),
+        (["--size", "32", "9999999999999"], "argument --size: 9999999999999 must be at least 32 and at most 4096"),
+        (["--batch-size", "0"], "argument --batch-size: 0 must be at least 1"),
+        (["--onnx", "x.onnx"], "argument --weights: not allowed with argument --onnx"),
+        (["--focal-px", "nan", "--baseline-m", "1"], "argument --focal-px: nan is not finite"),
+        (["--width", "x"], "argument --width: invalid int"),
     ],
 )
 def test_wrong_options_are_refused(options, said, run, tmp_path, capsys):
@@ -370,6 +476,25 @@ def test_wrong_options_are_refused(options, said, run, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run(tmp_path / "a.png", *options)
     assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--camera", "gone.json"], "gone.json is missing: write focal_px"),
+        (["--focal-px", "60", "--baseline-m", "533"], "baseline_m is 533; .* Is it in millimetres"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_asked_about_before_anything_is_done(options, said, run, tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", *options) == 2
+    assert re.search(said, capsys.readouterr().err) and not (tmp_path / "out").exists()
+
+
+def test_a_focal_length_in_millimetres_is_asked_about_at_the_picture(run, tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--focal-px", 4.25, "--baseline-m", 0.54) == 1
+    assert f"skipped: {tmp_path}/a.png: focal_px is 4.25 for pictures 100 px wide" in capsys.readouterr().err
 
 
 def test_weights_are_found_by_name_and_from_where_one_stands(weights, tmp_path, monkeypatch, capsys):
@@ -382,6 +507,49 @@ def test_weights_are_found_by_name_and_from_where_one_stands(weights, tmp_path, 
     assert "64x96" in capsys.readouterr().out
     assert predict.main([*command, "--weights", "gone"]) == 2
     assert "gone.safetensors is missing" in capsys.readouterr().err
+    assert predict.main([*command, "--weights", "sub/gone.safetensors"]) == 2
+    assert f"{weights.parent}/sub/gone.safetensors is missing" in capsys.readouterr().err
+
+
+def test_the_default_folder_lies_where_one_stands(weights, tmp_path, monkeypatch):
+    picture().save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert predict.main(["a.png", "--weights", str(weights), "--device", "cpu"]) == 0
+    assert "a_disparity.npy" in names(tmp_path / "output/predict")
+
+
+# --- ONNX ---
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model, tmp_path_factory):
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra onnx is not installed (pip install -e '.[onnx]')")
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    export.export_onnx(model, path)
+    return path
+
+
+def test_an_exported_file_gives_the_answers_of_its_weights(onnx_file, run, tmp_path, capsys):
+    picture().save(tmp_path / "a.png")
+    gif.stream_gif(clip_frames([0.1] * 3), tmp_path / "c.gif")
+    assert run(tmp_path) == 0
+    folder = tmp_path / "onnx"
+    for options in ([], ["--no-post-process"]):
+        assert predict.main([str(tmp_path), "--onnx", str(onnx_file), "--output", str(folder), *options]) == 0
+        assert "at 32x96" in capsys.readouterr().out
+        for name in ("a_disparity.npy", "c_disparity.npy"):
+            difference = abs(np.load(folder / name) - np.load(tmp_path / "out" / name)).max()
+            assert (difference > 1e-3) if options else (difference < 1e-4)
+
+
+def test_another_file_is_no_network(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.onnx").write_bytes(b"no network")
+    for file, said in (("a.onnx", "holds no network of monodepth export"), ("b.onnx", "is missing: make it with")):
+        assert predict.main([str(tmp_path / "a.png"), "--onnx", str(tmp_path / file)]) == 2
+        assert f"{tmp_path / file} {said}" in capsys.readouterr().err
 
 
 # --- clips ---
@@ -396,7 +564,7 @@ def clip_frames(durations, size=(40, 100)):
 
 def test_a_gif_gives_a_gif_of_the_same_frames_and_durations(model, run, tmp_path):
     durations = [0.1, 0.04, 0.04, 0.5, 0.1]
-    predict.stream_gif(clip_frames(durations), tmp_path / "c.gif")
+    gif.stream_gif(clip_frames(durations), tmp_path / "c.gif")
     assert run(tmp_path / "c.gif", "--focal-px", 60, "--baseline-m", 0.5, "--batch-size", 2) == 0
     frames = list(predict.read_frames(tmp_path / "c.gif"))
     disparities = np.load(tmp_path / "out/c_disparity.npy")
@@ -421,7 +589,7 @@ def test_a_gif_gives_a_gif_of_the_same_frames_and_durations(model, run, tmp_path
 
 def test_one_range_of_colours_over_the_clip(tmp_path):
     """A frame that is far away throughout is dark throughout, though another would not have been so near."""
-    predict.stream_gif([(Image.new("RGB", (40, 20)), 0.1)] * 10, tmp_path / "c.gif")
+    gif.stream_gif([(Image.new("RGB", (40, 20)), 0.1)] * 10, tmp_path / "c.gif")
     answers = iter([0.1] * 9 + [0.2])
     predict.write_clip(
         tmp_path / "c.gif", tmp_path / "c", lambda pictures: torch.full((1, 8, 16), next(answers)), batch_size=1
@@ -436,7 +604,7 @@ def test_the_range_is_that_of_all_frames(tmp_path, monkeypatch):
     torch.manual_seed(1)
     maps = torch.rand(6, 8, 16) ** 3 * 0.3
     maps[4:] *= 0.3  # the last frames are far away
-    predict.stream_gif([(Image.new("RGB", (40, 20)), 0.1)] * 6, tmp_path / "c.gif")
+    gif.stream_gif([(Image.new("RGB", (40, 20)), 0.1)] * 6, tmp_path / "c.gif")
     seen = []
     draw = predict.draw
     monkeypatch.setattr(predict, "draw", lambda *given: seen.append(given[2]) or draw(*given))
@@ -468,14 +636,14 @@ def test_memory_does_not_grow_with_the_clip(suffix, tmp_path, monkeypatch):
 
     monkeypatch.setattr(predict, "read_frames", frames)
     monkeypatch.setattr(predict, "draw", lambda *given: track(draw(*given), 1))
-    answer = lambda pictures: torch.full((len(pictures), 8, 16), 0.1)  # noqa: E731
-    predict.write_clip(tmp_path / f"c{suffix}", tmp_path / "c", answer, batch_size=4)
+    maps = lambda pictures: torch.full((len(pictures), 8, 16), 0.1)  # noqa: E731
+    predict.write_clip(tmp_path / f"c{suffix}", tmp_path / "c", maps, batch_size=4)
     assert np.load(tmp_path / "c_disparity.npy").shape == (60, 8, 16)
     assert 4 <= most[0] <= 8 and 2 <= most[1] <= 8
 
 
 def test_a_broken_gif_leaves_no_output(run, tmp_path, capsys):
-    predict.stream_gif(clip_frames([0.1] * 4), tmp_path / "c.gif")
+    gif.stream_gif(clip_frames([0.1] * 4), tmp_path / "c.gif")
     content = (tmp_path / "c.gif").read_bytes()
     (tmp_path / "c.gif").write_bytes(content[: len(content) * 2 // 3])
     assert run(tmp_path / "c.gif") == 1
@@ -487,7 +655,7 @@ def test_without_the_extra_a_video_is_skipped_with_the_way_to_install_it(run, tm
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "c.mp4").write_bytes(b"a video")
     picture().save(tmp_path / "a.png")
-    predict.stream_gif(clip_frames([0.1] * 2), tmp_path / "b.gif")
+    gif.stream_gif(clip_frames([0.1] * 2), tmp_path / "b.gif")
     assert run(tmp_path) == 1
     said = capsys.readouterr()
     assert f"skipped: {tmp_path}/c.mp4: videos need PyAV: pip install" in said.err and "2 of 3" in said.out
@@ -570,7 +738,7 @@ def test_a_broken_video_and_one_without_pictures_are_named(av, run, tmp_path, ca
 
 def test_a_full_disk_leaves_the_old_video(av, model, full_disk, tmp_path):
     predict.stream_video(clip_frames([0.1] * 5), tmp_path / "a.mp4")
-    answer = partial(predict.predict_maps, model, size=(8, 8))
+    answer = Predictor(model, (8, 8)).maps
     predict.write_clip(tmp_path / "a.mp4", tmp_path / "out/a", answer)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with full_disk(3000), pytest.raises(OSError, match=r"a_colour\.mp4 could not be written"):

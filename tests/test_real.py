@@ -22,7 +22,7 @@ FRAMES = {
     "2011_09_30_drive_9001_sync": 51,
     "2011_10_03_drive_0027_sync": 100,
     "2011_10_03_drive_9002_sync": 51,
-    "stereo_2012_part_sync": 180,
+    "stereo_2012_part_sync": 158,
 }
 
 
@@ -34,7 +34,9 @@ def root():
 def test_every_training_and_validation_pair_is_found(root):
     drives = kitti.select_drives(root, "train")
     assert {name: len(kitti.find_pairs(folder, "grey")) for name, folder in drives.items()} == FRAMES
-    assert sum(FRAMES.values()) == 582
+    assert sum(FRAMES.values()) == 560
+    colour = kitti.find_drives(root / "train_colour")
+    assert sum(len(kitti.find_pairs(folder)) for folder in colour.values()) == 129
     held_out = kitti.select_drives(root, "val")
     assert [len(kitti.find_pairs(folder, "grey")) for folder in held_out.values()] == [49]
     kitti.check_split(drives, held_out)
@@ -52,9 +54,7 @@ def test_four_sizes_in_one_folder_load_as_one_batch(root):
         with Image.open(pair.left) as image:
             sizes.setdefault(image.size, index)
     assert set(sizes) == {(1242, 375), (1241, 376), (1226, 370), (1238, 374)}
-    loader = prepare_dataloader(
-        root / "train", "test", ["stereo_2012_part_sync"], cameras="grey", size=(64, 208), batch_size=4
-    )
+    loader = prepare_dataloader(pairs, size=(64, 208), batch_size=4)
     batch = loader.collate_fn([loader.dataset[index] for index in sizes.values()])
     assert batch["left_image"].shape == (4, 3, 64, 208)
     assert torch.equal(batch["left_image"][:, 0], batch["left_image"][:, 1])  # grey
@@ -76,7 +76,8 @@ def test_calibration_from_the_table_with_a_warning(root):
     pairs = kitti.find_pairs(drive)
     assert len(pairs) == 12
     with Image.open(pairs[0].left) as image, pytest.warns(UserWarning, match="no calib_cam_to_cam"):
-        camera = kitti.calibration(drive, image.width)
+        camera = pairs[0].calibration
+        assert camera.width == image.width
     assert (camera.width, camera.focal_px, camera.baseline_m) == (1241, 718.856, 0.53233)
 
 
@@ -89,14 +90,14 @@ def scanned(root):
 
 def test_eigens_frames_have_scans_and_other_drives_do_not(root, scanned):
     assert [pair.name for pair in scanned] == [f"2011_09_26_drive_0048_sync/{frame:010d}" for frame in range(3)]
-    assert {kitti.truth_kind(pair.truth) for pair in scanned} == {"scan"}
+    assert {pair.truth_kind for pair in scanned} == {"scan"}
     other = kitti.find_drives(root / "raw/2011_10_03")["2011_10_03_drive_0034_sync"]
     assert not any(pair.truth for pair in kitti.find_pairs(other))
 
 
 def test_scans_are_sparse_depth_of_the_street(scanned):
     for pair in scanned:
-        truth, camera = testing.read_pair_truth(pair, "colour")
+        truth, camera = torch.from_numpy(pair.ground_truth()), pair.calibration
         known = truth > 0
         assert truth.shape == (375, 1242) and camera.source.endswith("calib_cam_to_cam.txt")
         assert 0.03 < known.float().mean() < 0.05
@@ -109,7 +110,7 @@ def test_the_right_view_moved_by_the_scans_disparity_is_the_left_one(scanned):
     """Best with the disparity itself: a pixel more or less on either side is worse."""
     errors = dict.fromkeys((-2, -1, 0, 1, 2), 0.0)
     for pair in scanned:
-        truth, camera = testing.read_pair_truth(pair, "colour")
+        truth, camera = torch.from_numpy(pair.ground_truth()), pair.calibration
         known = (truth > 4) & (truth < 40)
         d = torch.where(known, camera.focal_baseline / truth.clamp(min=1e-3), 0.0)[None, None]
         left, right = (
@@ -129,7 +130,7 @@ def test_stereo_truth_is_depth_of_the_left_view(root, folder, cameras, count):
     pairs = kitti.find_pairs(root / folder, cameras)
     assert len(pairs) == count and all(pair.truth for pair in pairs)
     for pair in pairs[::16]:
-        truth, camera = testing.read_pair_truth(pair, cameras)
+        truth, camera = torch.from_numpy(pair.ground_truth()), pair.calibration
         pixels = np.asarray(Image.open(pair.truth), dtype=np.float64) / 256
         known = pixels > 0
         assert np.array_equal(truth.numpy() > 0, known)
@@ -143,8 +144,8 @@ def test_stereo_truth_is_depth_of_the_left_view(root, folder, cameras, count):
 
 def test_focal_times_baseline_of_the_stereo_cameras(root):
     with pytest.warns(UserWarning):
-        _, grey = testing.read_pair_truth(kitti.find_pairs(root / "stereo_2012", "grey")[0], "grey")
-        _, colour = testing.read_pair_truth(kitti.find_pairs(root / "stereo_2015")[0], "colour")
+        grey = kitti.find_pairs(root / "stereo_2012", "grey")[0].calibration
+        colour = kitti.find_pairs(root / "stereo_2015")[0].calibration
     known = {1226: 379.815, 1238: 385.885, 1241: 386.145, 1242: 387.574}
     assert grey.focal_px * grey.baseline_m == pytest.approx(known[grey.width], abs=0.01)
     assert colour.focal_px * colour.baseline_m == pytest.approx(384.38, abs=0.01)
@@ -157,7 +158,7 @@ def test_sign_of_real_disparity(root, folder, cameras):
     pairs = kitti.find_pairs(root / folder, cameras)[::16]
     sums = np.zeros(2)
     for pair in pairs:
-        truth, camera = testing.read_pair_truth(pair, cameras)
+        truth, camera = torch.from_numpy(pair.ground_truth()), pair.calibration
         known = truth > 0
         d = torch.where(known, camera.focal_baseline / truth.clamp(min=1e-3), 0.0)[None, None]
         left, right = (
@@ -171,7 +172,7 @@ def test_sign_of_real_disparity(root, folder, cameras):
 @pytest.mark.filterwarnings("ignore:.*no calib_cam_to_cam")
 def test_true_disparity_scores_perfectly_and_half_of_it_does_not(root):
     pairs = kitti.find_pairs(root / "stereo_2015")[:2]
-    truths = [testing.read_pair_truth(pair, "colour") for pair in pairs]
+    truths = [(torch.from_numpy(pair.ground_truth()), pair.calibration) for pair in pairs]
     disparities = [torch.where(t > 0, c.focal_baseline / t.clamp(min=1e-3), 0.0) for t, c in truths]
     perfect, half = (testing.score(pairs, [scale * d for d in disparities]) for scale in (1, 0.5))
     assert all(row["abs_rel"] < 1e-5 and row["d1_all"] == 0 for row in perfect)

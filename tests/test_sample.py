@@ -65,7 +65,7 @@ def test_truth_reaches_from_near_to_far(drives):
 def test_every_drive_has_the_calibration_of_the_set(drives, recwarn):
     for side in SIDES:
         for pairs in drives[side].values():
-            assert kitti.calibration(pairs[0].folder, 416).focal_baseline == pytest.approx(METRES, abs=1e-4)
+            assert pairs[0].calibration.focal_baseline == pytest.approx(METRES, abs=1e-4)
     assert not recwarn.list
 
 

@@ -24,7 +24,8 @@ from synthetic import (
 from monodepth_lib import data, kitti, stereo, testing
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.depth import METRICS, Protocol, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
-from monodepth_lib.kitti import read_picture, select_pairs
+from monodepth_lib.files import read_picture
+from monodepth_lib.kitti import select_pairs
 
 SIZE = (32, 96)
 

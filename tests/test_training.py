@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from monodepth_lib.commands.train import main
 from synthetic import shifted_pair, street_pair, texture
 
 from monodepth_lib import training
 from monodepth_lib.checkpoints import load_model, read_history, save_model
-from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.kitti import select_pairs
 from monodepth_lib.losses import MonodepthLoss
-from monodepth_lib.training import AverageMeter, Settings, settings, train, train_one_epoch, validate
+from monodepth_lib.training import AverageMeter, settings, train, train_one_epoch, validate
 
 CPU = torch.device("cpu")
 SIZE = (32, 96)

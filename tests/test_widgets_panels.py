@@ -19,7 +19,7 @@ def test_views_panel_browses_and_moves_the_right_view(tmp_path):
             values = (255 * torch.rand(16, 80, 3, generator=generator)).byte().numpy()
             Image.fromarray(values).save(path)
         pairs.append(kitti.Pair(tmp_path, *paths))
-    panel = widgets.views_panel(pairs, focal_baseline=0.3)
+    panel = widgets.views_panel(pairs)
     assert {name: (c.min, c.max) for name, c in panel.controls.items()}["pair"] == (0, 1)
     for name, value in {"pair": 1, "shift": 60, "rows": -3}.items():
         before = bytes(panel.picture.value)
@@ -212,7 +212,7 @@ def street(tmp_path):
         path, truth = tmp_path / f"{index}.png", tmp_path / f"truth{index}.png"
         Image.fromarray(generator.integers(0, 255, (16, 48, 3), np.uint8)).save(path)
         Image.fromarray((256 * generator.uniform(4, 60, (16, 48))).astype(np.uint16)).save(truth)
-        pairs.append(kitti.Pair(tmp_path, path, path, truth))
+        pairs.append(kitti.Pair(tmp_path, path, path, truth=truth, truth_kind="depth"))
     return pairs
 
 

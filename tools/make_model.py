@@ -160,13 +160,12 @@ def about(name: str, stored_as: str) -> dict:
 def draw_gif(name: str) -> None:
     """Every second frame of the sample's long test drive beside its disparity, as a small gif for the README."""
     model = shipped(name)
-    loader = data.prepare_dataloader(SAMPLE, "test", GIF_DRIVE, size=model.size)  # type: ignore[arg-type]
+    loader = data.prepare_dataloader(kitti.select_pairs(files.project_path(SAMPLE), "test", GIF_DRIVE), size=model.size)  # type: ignore[arg-type]
     disparities = list(testing.predict_each(model, loader))
     pairs = loader.dataset.pairs  # type: ignore[attr-defined]
     limits = gif.colour_range(torch.stack(disparities).numpy())
-    camera = kitti.calibration(pairs[0].folder, 416)
     frames = [
-        gif.side_by_side(data.read_picture(p.left), d, limits, focal_baseline=camera.focal_baseline)
+        gif.side_by_side(data.read_picture(p.left), d, limits, focal_baseline=p.calibration.focal_baseline)
         for p, d in zip(pairs, disparities, strict=True)
     ]
     gif.write_gif(frames[::2], MODELS / f"{name}.gif", frames_per_second=5)

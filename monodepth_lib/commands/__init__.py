@@ -1,0 +1,103 @@
+"""The commands of the shell, one module each: `monodepth --help` lists them. Here is what their command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def command_parser(name: str, words: str | None, example: str) -> argparse.ArgumentParser:
+    """The parser of `monodepth <name>`: its help is `words` as they stand, the arguments and an example."""
+    return argparse.ArgumentParser(
+        f"monodepth {name}",
+        description=words,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def short_name(name: str, room: int = 200) -> str:
+    """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
+    if len(name.encode()) <= room:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: room - 9].decode(errors='ignore')}-{mark}"
+
+
+# --- types for argparse: each says which argument is wrong and what it may be ---
+
+
+def number(kind: type, lowest: float = -math.inf, *, above: float = -math.inf, highest: float = math.inf) -> Callable:
+    """Reads an int or a float that is finite, at least `lowest`, more than `above` and at most `highest`."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not finite")
+        if value < lowest or value > highest or value <= above:
+            words = [f"at least {lowest}"] * (lowest > -math.inf) + [f"more than {above}"] * (above > -math.inf)
+            words += [f"at most {highest}"] * (highest < math.inf)
+            raise argparse.ArgumentTypeError(f"{text} must be {' and '.join(words)}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it when `text` is no number
+    return read
+
+
+def positive(kind: type) -> Callable:
+    """`number` of more than 0."""
+    return number(kind, above=0)
+
+
+finite = number(float)
+count = number(int, 0)  # how many: 0, 1, 2, ...
+seed = number(int, 0, highest=2**32 - 1)  # what torch, numpy and random all take
+
+
+def names(text: str) -> str:
+    """Names separated by commas, none of them empty; returns the text."""
+    if not all(name.strip() for name in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names separated by commas: a,b")
+    return text
+
+
+def here(text: str) -> Path:
+    """A path of the command line: it counts from where the user stands."""
+    return Path(text).expanduser().absolute()
+
+
+def weights(text: str) -> str:
+    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
+    return str(here(text)) if text.endswith(".safetensors") else text
+
+
+# --- the process ---
+
+
+def settle() -> None:
+    """Makes the process fit for every machine: no print may end a run, and there is a home folder.
+
+    What the system's encoding cannot spell is shown as `\\u65e5`. A user without a name, as containers have them, gets
+    a home folder for this run; Jupyter, matplotlib and torch ask for one.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a notebook's or a test's own stream
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="monodepth-home-")
+        os.environ.setdefault("USER", "nobody")
+
+
+def start(main: Callable[[], int]) -> None:
+    """Ends the process with what `main()` returns: the last line of each command."""
+    settle()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Your own pictures, from the shell: `python -m monodepth_lib.commands.predict photo.jpg folder clip.mp4 --weights unet_sample`.
+"""Your own pictures, gifs and videos: `monodepth predict photo.jpg folder clip.mp4 --weights unet_kitti`.
 
 Every PATH is a picture, a gif, a video, or a folder of them. Whatever its size, a picture is resized to the size the
 network was trained at (or `--size`), and the answer is brought back. For `photo.jpg` the output folder gets
@@ -17,92 +17,52 @@ picture, in px of the picture. The baseline is that of the stereo cameras whose 
 (KITTI: 0.54 m): a single picture has none; from how large things look, the network tells how far they would move
 between those two cameras.
 
+A run replaces what an earlier run made of the same file, and nothing else: other names get a number, which is said.
 The exit status is 0 when all is done, 1 when something was skipped (it is named), 2 when nothing could be done.
+
+Example: monodepth predict holiday/ --weights unet_kitti --focal-px 1400 --baseline-m 0.54
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import re
-import struct
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
-from itertools import chain, count, islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import GifImagePlugin, Image, ImageOps, ImageSequence
+from PIL import Image, ImageSequence
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
-from .. import depth, gif, testing
-from ..data import pick_device, read_picture, write_npy_header
-from ..files import atomic_write, project_path
-from ..kitti import read_camera_file
-from ..memory import kept_memory
-from ..networks import MAX_DISPARITY, SMALLEST, Monodepth, for_prediction, load_model
+from .. import depth, gif, kitti
+from ..data import write_npy_header
+from ..files import atomic_write
+from ..networks import MAX_DISPARITY, SMALLEST
+from ..pictures import OnnxNetwork, Prediction, Predictor, answer, load, read_picture
+from . import number, positive, start
+from .paths import Outputs, user_path, user_weights
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+PICTURES = sorted({*kitti.PICTURES, ".bmp", ".tif", ".tiff", ".webp"})
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 CLIPS = (".gif", *VIDEOS)
+# pictures and clips that are not read: a folder's are named
+OTHERS = {".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".dng", ".raw", ".arw", ".cr2", ".cr3", ".nef", ".psd"}
+OTHERS |= {".svg", ".exr", ".hdr", ".apng", ".wmv", ".flv", ".3gp", ".mts", ".mpg", ".mpeg"}
 ENDS = ("_disparity.npy", "_disparity.png", "_depth.npy", "_depth.png", "_colour.png", "_colour.gif", "_colour.mp4")
-FAILURES = (ValueError, OSError, RuntimeError, MemoryError)  # of one file; RuntimeError: torch, out of memory
+FAILURES = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # RuntimeError: torch, out of memory
 
 Frame = tuple[Image.Image, float]  # a clip's picture and the seconds it is shown
 
 
-# --- prediction -------------------------------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def predict_maps(
-    model: Monodepth, pictures: Sequence[Image.Image], size: tuple[int, int], post_process: bool = True
-) -> Tensor:
-    """Left disparities (N, h, w) of RGB pictures of any sizes, all resized to `size` (h, w): float32, on the CPU."""
-    resized = [picture.resize((size[1], size[0]), Image.Resampling.BILINEAR) for picture in pictures]
-    images = torch.stack([to_tensor(picture) for picture in resized])
-    images = images.to(next(model.parameters()).device, memory_format=torch.channels_last)
-    disparity = testing.predict(model, images)[1] if post_process else model(images)[0][:, 0].float()
-    return disparity.cpu()
-
-
-def predict_picture(
-    model: Monodepth, picture: Image.Image | str | Path, size: tuple[int, int] | None = None, post_process: bool = True
-) -> Tensor:
-    """Disparity of one picture, or picture file, at its own size (H, W), float32, as a fraction of the width.
-
-    The network sees it at `size` (height, width), by default the size it was trained at. Raises ValueError naming a
-    file that is no picture, or when neither `size` nor the model says at what size to look.
-    """
-    size = size or model.size
-    if size is None:
-        raise ValueError("the model does not know the size it was trained at: give size=(height, width)")
-    image = picture.convert("RGB") if isinstance(picture, Image.Image) else open_picture(picture)
-    disparity = predict_maps(model, [image], size, post_process)[0]
-    return depth.resize_map(disparity, (image.height, image.width))
-
-
 # --- what is there to predict -----------------------------------------------------------------------------------
-
-
-def open_picture(path: str | Path) -> Image.Image:
-    """`data.read_picture`, turned as the camera was held (EXIF). Raises ValueError naming a file that is no picture."""
-    picture = read_picture(path)
-    with contextlib.suppress(Exception):  # Pillow reads EXIF only now; where that is damaged, the picture is not
-        return ImageOps.exif_transpose(picture)
-    return picture
-
-
-def is_own_output(path: Path) -> bool:
-    """Whether an earlier run wrote this: street_colour.png with street_disparity.npy beside it."""
-    match = re.fullmatch(r"(.+)_(disparity|depth|colour)", path.stem)
-    return bool(match) and path.with_name(f"{match[1]}_disparity.npy").is_file()  # type: ignore[index]
 
 
 def find_inputs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -110,54 +70,60 @@ def find_inputs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
     What an earlier run wrote is left out. A file that is named is taken whatever its suffix.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, None] = {}
     problems = []
-    for path in (Path(path).expanduser() for path in paths):
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            files = [p for p in files if p.suffix.lower() in PICTURES + CLIPS and not is_own_output(p)]
-            if not files:
-                problems.append(f"{path} holds no picture or clip (looked for {', '.join(PICTURES + CLIPS)})")
-        elif path.is_file():
-            files = [path] if not is_own_output(path) else []
+    for path in map(user_path, paths):
+        files: list[Path] = []
+        if os.path.isdir(path):
+            try:
+                there = sorted(p for p in path.iterdir() if not p.name.startswith(".") and os.path.isfile(p))
+            except OSError as error:
+                problems.append(f"{path} may not be read ({error.strerror}): give yourself the right to it")
+                continue
+            files = [p for p in there if p.suffix.lower() in (*PICTURES, *CLIPS)]
+            others = Counter(p.suffix.lower() for p in there if p not in files and p.suffix.lower() in OTHERS)
+            if others:
+                told = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+                problems.append(
+                    f"{path}: left out, for this format is not read: {told}; save them as .jpg, .png or .mp4"
+                )
+            elif not files:
+                known = ", ".join(sorted({*PICTURES, *CLIPS}))
+                problems.append(f"{path} holds no picture or clip (looked for {known})")
+        elif os.path.isfile(path):
+            files = [path]
         else:
-            files = []
             problems.append(f"{path} is missing: name a picture, a gif, a video, or a folder of them")
-        found |= {file.resolve(): file for file in files}
-    return list(found.values()), problems
+        records = {folder: Outputs(folder) for folder in {file.parent for file in files}}
+        found |= {file: None for file in files if not records[file.parent].is_ours(file.name)}
+    return list(found), problems
 
 
-def output_stems(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def output_stems(paths: Sequence[Path], outputs: Outputs) -> dict[Path, Path]:
     """Where each input's outputs go, without their ends: folder/a for a.png, folder/a_jpg if there is an a.jpg as well.
 
-    A number is added as long as another input has the name, or an output would replace one of the inputs.
+    A number is added as long as another input has the name, or a file would be replaced that is not this input's.
     """
     shared = Counter(path.stem.casefold() for path in paths)
-    inputs = {path.resolve() for path in paths}
     stems: dict[Path, Path] = {}
     taken: set[str] = set()
     for path in paths:
         name = path.stem if shared[path.stem.casefold()] == 1 else f"{path.stem}_{path.suffix[1:].lower()}"
-        for number in count(1):
-            stem = folder / (name if number == 1 else f"{name}_{number}")
-            outputs = {stem.with_name(stem.name + end).resolve() for end in ENDS}
-            if stem.name.casefold() not in taken and not outputs & inputs:
-                break
-        taken.add(stem.name.casefold())
-        stems[path] = stem
+        name = outputs.choose(name, ENDS, str(path), lambda name: name.casefold() in taken)
+        taken.add(name.casefold())
+        stems[path] = outputs.folder / name
     return stems
 
 
 # --- one picture ------------------------------------------------------------------------------------------------
 
 
-def write_uint16(values: Tensor, path: Path) -> float:
+def write_uint16(values: np.ndarray, path: Path) -> float:
     """Writes values (H, W) times 256 as a 16-bit PNG; returns the share of pixels that were too large for 16 bits."""
     scaled = (values * 256).round()
-    array = scaled.clamp(1, 65535).numpy().astype(np.uint16)  # 0 would say "unknown"
-    with atomic_write(path) as partial_path:
-        Image.fromarray(array).save(partial_path, format="PNG")
-    return float((scaled > 65535).float().mean())
+    with atomic_write(path) as partial_path:  # 0 would say "unknown"
+        Image.fromarray(scaled.clip(1, 65535).astype(np.uint16)).save(partial_path, format="PNG")
+    return float((scaled > 65535).mean())
 
 
 def draw(
@@ -170,28 +136,24 @@ def draw(
     return gif.side_by_side(small, depth.resize_map(disparity, (height, width)).numpy(), limits, width, focal_baseline)
 
 
-def write_picture(
-    picture: Image.Image, disparity: Tensor, stem: Path, focal_baseline: float | None = None, width: int = 640
-) -> str | None:
-    """Writes a picture's outputs, `stem`_disparity.npy and so on; returns a sentence when 16 bits were too few.
-
-    disparity: (h, w) of any size, as a fraction of the width. `metres`: the camera's f·B/W, where known.
-    """
-    own = depth.resize_map(disparity, (picture.height, picture.width))
+def write_picture(said: Prediction, stem: Path, focal_baseline: float | None = None, width: int = 640) -> str | None:
+    """Writes a picture's outputs, `stem`_disparity.npy and so on; returns a sentence when 16 bits were too few."""
     with atomic_write(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
-        write_npy_header(file, tuple(own.shape))
-        file.write(own.numpy().astype("<f4").data)  # np.save would not notice that the disk is full
-    note = None
-    if focal_baseline is not None:
-        write_uint16(depth.disparity_to_depth(own, focal_baseline), stem.with_name(f"{stem.name}_depth.png"))
+        write_npy_header(file, said.disparity.shape)
+        file.write(said.disparity.astype("<f4").data)  # np.save would not notice that the disk is full
+    if said.depth is not None:
+        path, limit = stem.with_name(f"{stem.name}_depth.png"), "256 m"
+        too_large = write_uint16(said.depth, path)
     else:
-        path = stem.with_name(f"{stem.name}_disparity.png")
-        if too_large := write_uint16(own * picture.width, path):
-            note = f"{path.name}: {too_large:.1%} of the pixels exceed the 256 px that fit in 16 bits; use the .npy"
-    drawn = draw(picture, disparity, gif.colour_range(own.numpy()), focal_baseline, width)
+        path, limit = stem.with_name(f"{stem.name}_disparity.png"), "256 px"
+        too_large = write_uint16(said.disparity * said.picture.width, path)
+    limits = gif.colour_range(said.disparity)
+    drawn = draw(said.picture, torch.from_numpy(said.disparity), limits, focal_baseline, width)
     with atomic_write(stem.with_name(f"{stem.name}_colour.png")) as partial_path:
         drawn.save(partial_path, format="PNG")
-    return note
+    if too_large == 0:
+        return None
+    return f"{path.name}: {too_large:.1%} of the pixels exceed the {limit} that fit in 16 bits; use the .npy"
 
 
 # --- clips: frame after frame -----------------------------------------------------------------------------------
@@ -251,22 +213,6 @@ def count_frames(path: Path) -> int | None:
     return None
 
 
-def stream_gif(frames: Iterable[Frame], path: Path) -> None:
-    """Writes an endless gif frame by frame; `gif.write_gif`, through Pillow, would hold all frames of a long clip.
-
-    A frame that equals the one before it stays a frame of its own, and each has its own 256 colours.
-    """
-    with open(path, "wb") as file:
-        for index, (picture, seconds) in enumerate(frames):
-            if index == 0:
-                file.write(b"GIF89a" + struct.pack("<HHBBB", *picture.size, 0, 0, 0))
-                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00")  # repeat for ever
-            indexed = picture.quantize(256)
-            for block in GifImagePlugin.getdata(indexed, duration=round(1000 * seconds), include_color_table=True):
-                file.write(block)
-        file.write(b";")
-
-
 def stream_video(frames: Iterable[Frame], path: Path) -> None:
     """Writes an mp4 (H.264, no sound) frame by frame, each shown as long as it says."""
     av = import_av()
@@ -295,7 +241,7 @@ def write_maps(chunks: Iterable[np.ndarray], path: Path) -> None:
             if total == 0:
                 shape = chunk.shape[1:]
                 write_npy_header(file, (0, *shape))
-            file.write(np.ascontiguousarray(chunk, dtype="<f4").tobytes())
+            file.write(np.ascontiguousarray(chunk, dtype="<f4").data)
             total += len(chunk)
         file.seek(0)
         write_npy_header(file, (total, *shape))  # as long as before: NumPy leaves room for the first axis to grow
@@ -311,14 +257,14 @@ def write_clip(
     path: Path,
     stem: Path,
     predict: Callable[[list[Image.Image]], Tensor],
-    metres_at: Callable[[int], float | None] = lambda width: None,
+    focal_baseline_at: Callable[[int], float | None] = lambda width: None,
     width: int = 640,
     batch_size: int = 4,
 ) -> None:
     """Writes the outputs of one gif or video, which is read twice: to predict, and to draw with one range of colours.
 
-    `predict` turns pictures into disparities (N, h, w), `metres_at` a picture's width into the camera's f·B/W. Raises
-    ValueError naming a clip that cannot be read or is empty.
+    `predict` turns pictures into disparities (N, h, w), `focal_baseline_at` a picture's width into the camera's f·B/W.
+    Raises ValueError naming a clip that cannot be read or is empty.
     """
     bar = partial(tqdm, unit="frame", leave=False, disable=None)
     counts, edges = np.histogram([], bins=10_000, range=(0, MAX_DISPARITY))
@@ -328,7 +274,7 @@ def write_clip(
         nonlocal counts, focal_baseline
         frames = bar(read_frames(path), total=count_frames(path), desc=f"{path.name}, predicting")
         for chunk in batched((picture for picture, _ in frames), batch_size):
-            focal_baseline = metres_at(chunk[0].width)
+            focal_baseline = focal_baseline_at(chunk[0].width)
             maps = predict(chunk).numpy()
             counts = counts + np.histogram(maps, edges)[0]
             yield maps
@@ -339,9 +285,8 @@ def write_clip(
     write_maps(disparities(), disparity_path)
     maps = np.load(disparity_path, mmap_mode="r")
     if focal_baseline is not None:
-        write_maps(
-            (focal_baseline / np.maximum(chunk, 1e-6)[None] for chunk in maps), stem.with_name(f"{stem.name}_depth.npy")
-        )
+        metres = (focal_baseline / np.maximum(chunk, 1e-6)[None] for chunk in maps)
+        write_maps(metres, stem.with_name(f"{stem.name}_depth.npy"))
 
     high = float(edges[1:][np.searchsorted(counts.cumsum(), 0.99 * counts.sum())])  # as gif.colour_range, to 0.01 %
     shown = bar(zip(read_frames(path), maps, strict=True), total=len(maps), desc=f"{path.name}, drawing")
@@ -349,7 +294,7 @@ def write_clip(
         (draw(picture, torch.from_numpy(values.copy()), (0, high), focal_baseline, width), seconds)
         for (picture, seconds), values in shown
     )
-    stream, suffix = (stream_gif, ".gif") if path.suffix.lower() == ".gif" else (stream_video, ".mp4")
+    stream, suffix = (gif.stream_gif, ".gif") if path.suffix.lower() == ".gif" else (stream_video, ".mp4")
     with atomic_write(stem.with_name(f"{stem.name}_colour{suffix}")) as partial_path:
         stream(drawn, partial_path)
 
@@ -357,67 +302,77 @@ def write_clip(
 # --- the command ------------------------------------------------------------------------------------------------
 
 
-def positive(kind: type) -> Callable[[str], float]:
-    """A command line's number above 0."""
-
-    def read(text: str):
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} must be more than 0")
-        return value
-
-    read.__name__ = kind.__name__  # argparse names it when `text` is no number
-    return read
-
-
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m monodepth_lib.commands.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="monodepth predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="a picture, a gif, a video, or a folder of them")
-    add("--weights", required=True, help="a .safetensors file, or a name in models/ such as unet_sample")
-    add("--output", metavar="FOLDER", help="where to write (default: output/predict in the project)")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--weights", help="a .safetensors file, or a name in models/ such as unet_sample")
+    network.add_argument(
+        "--onnx", metavar="FILE", help="a file of monodepth export, run by onnxruntime: on a CPU often faster"
+    )
+    add("--output", default="output/predict", metavar="FOLDER", help="where to write (default: output/predict)")
     add("--focal-px", type=positive(float), metavar="F", help="focal length, in px of the pictures given")
-    add(
-        "--baseline-m",
-        type=positive(float),
-        metavar="B",
-        help="baseline of the training cameras in metres (KITTI: 0.54)",
-    )
+    add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in metres, as 0.54")
     add("--camera", metavar="FILE", help="camera.json with focal_px, baseline_m and width, in place of those two")
-    add("--size", nargs=2, type=positive(int), metavar=("H", "W"), help="what the network sees (default: as trained)")
-    add(
-        "--no-post-process",
-        action="store_true",
-        help="do not blend with the mirrored picture's prediction: half the work",
-    )
+    add("--size", nargs=2, type=number(int, SMALLEST, highest=4096), metavar=("H", "W"), help="what the network sees")
+    add("--no-post-process", action="store_true", help="do not blend with the mirrored picture's answer: half the work")
     add("--width", type=positive(int), default=640, help="px, of picture and map in the colour outputs (default: 640)")
-    add("--batch-size", type=positive(int), default=4, help="pictures at a time (default: 4)")
+    add(
+        "--batch-size",
+        type=number(int, 1, highest=1024),
+        default=4,
+        help="pictures at a time (default: 4; with --onnx: 1)",
+    )
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1")
     options = parser.parse_args(arguments)
     if (options.focal_px is None) != (options.baseline_m is None):
         parser.error("--focal-px and --baseline-m belong together: depth takes both")
     if options.camera and options.focal_px:
         parser.error("--camera holds focal length and baseline: leave --focal-px and --baseline-m out")
-    if options.camera and not Path(options.camera).is_file():
-        parser.error(f"--camera {options.camera} is missing: write focal_px, baseline_m and width there, as JSON")
-    if options.size and min(options.size) < SMALLEST:
-        parser.error(
-            f"--size {options.size[0]} {options.size[1]} is too small: the networks want {SMALLEST} px at least"
-        )
+    if options.onnx and (options.size or options.device not in ("auto", "cpu")):
+        parser.error("an ONNX file has its size and runs on the CPU: leave --size and --device out")
     return options
 
 
-@kept_memory()
+def load_network(options: argparse.Namespace) -> Predictor:
+    """The network of `--weights` or `--onnx`. Raises one of FAILURES with what is wrong."""
+    post_process = not options.no_post_process
+    if options.onnx:
+        network = OnnxNetwork(user_path(options.onnx))
+        return Predictor(network, network.size, post_process=post_process)
+    size = tuple(options.size) if options.size else None
+    return load(user_weights(options.weights), size=size, device=options.device, post_process=post_process)
+
+
+def camera_of(options: argparse.Namespace) -> Callable[[int], float | None]:
+    """Turns a picture's width into the camera's f·B/W, None without a camera. Raises ValueError for strange numbers."""
+    if options.camera:
+        file = user_path(options.camera)
+        if not file.is_file():
+            raise FileNotFoundError(f"--camera {file} is missing: write focal_px, baseline_m and width there, as JSON")
+        focal_baseline = kitti.read_camera_file(file).focal_baseline
+        return lambda width: focal_baseline
+    if options.focal_px is None:
+        return lambda width: None
+    kitti.check_camera(1, options.baseline_m, 1)  # the baseline once, the focal length at every picture's width
+
+    def focal_baseline_at(width: int) -> float:
+        kitti.check_camera(options.focal_px, options.baseline_m, width)
+        return options.focal_px * options.baseline_m / width
+
+    return focal_baseline_at
+
+
 def run(
     stems: dict[Path, Path],
     predict: Callable[[list[Image.Image]], Tensor],
-    metres_at: Callable[[int], float | None] = lambda width: None,
+    focal_baseline_at: Callable[[int], float | None] = lambda width: None,
     width: int = 640,
     batch_size: int = 4,
+    outputs: Outputs | None = None,
 ) -> list[Path]:
     """Predicts every input of `stems` (`output_stems`) and returns those that were skipped, after saying why."""
     skipped: list[Path] = []
@@ -431,26 +386,40 @@ def run(
             names = ", ".join(map(str, paths))
             tqdm.write(f"skipped: {error}" if names in str(error) else f"skipped: {names}: {error}", file=sys.stderr)
 
+    def note(path: Path) -> None:
+        for end in ENDS if outputs else ():
+            if os.path.isfile(f"{stems[path]}{end}"):
+                outputs.note(f"{stems[path].name}{end}", str(path))  # type: ignore[union-attr]
+
     clips = [path for path in stems if path.suffix.lower() in CLIPS]
     with tqdm(total=len(stems), unit="file", disable=None) as bar:
         for chunk in batched((path for path in stems if path not in clips), batch_size):
             pictures: dict[Path, Image.Image] = {}
             for path in chunk:
                 with skipping(path):
-                    pictures[path] = open_picture(path)
+                    pictures[path] = read_picture(path)
             maps: Sequence[Tensor] | Tensor = []
             if pictures:
                 with skipping(*pictures):
                     maps = predict(list(pictures.values()))
             for (path, picture), disparity in zip(pictures.items(), maps, strict=False):  # no maps when it failed
                 with skipping(path):
-                    note = write_picture(picture, disparity, stems[path], metres_at(picture.width), width)
-                    if note:
-                        tqdm.write(note)
+                    focal_baseline = focal_baseline_at(picture.width)
+                    try:
+                        said = write_picture(
+                            answer(picture, disparity, focal_baseline), stems[path], focal_baseline, width
+                        )
+                    finally:
+                        note(path)
+                    if said:
+                        tqdm.write(said)
             bar.update(len(chunk))
         for path in clips:
             with skipping(path):
-                write_clip(path, stems[path], predict, metres_at, width, batch_size)
+                try:
+                    write_clip(path, stems[path], predict, focal_baseline_at, width, batch_size)
+                finally:
+                    note(path)
             bar.update()
     return skipped
 
@@ -465,28 +434,22 @@ def main(arguments: list[str] | None = None) -> int:
         print("there is nothing to predict (what earlier runs wrote is left out)", file=sys.stderr)
         return 2
     try:
-        weights = Path(options.weights).expanduser()
-        model = for_prediction(load_model(weights.resolve() if weights.is_file() else options.weights))
-        model = model.to(pick_device(options.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        camera = read_camera_file(options.camera) if options.camera else None
+        focal_baseline_at = camera_of(options)
+        network = load_network(options)
+        outputs = Outputs(user_path(options.output))
+        stems = output_stems(paths, outputs)
     except FAILURES as error:
         print(error, file=sys.stderr)
         return 2
-
-    def metres_at(width: int) -> float | None:
-        if camera:
-            return camera.focal_baseline
-        return options.focal_px * options.baseline_m / width if options.focal_px else None
-
-    height, width = options.size or model.size or (0, 0)
+    height, width = network.size
     print(f"the network sees every picture at {height}x{width} (height x width); answers get the picture's size back")
-    predict = partial(predict_maps, model, size=(height, width), post_process=not options.no_post_process)
-    folder = Path(options.output).expanduser() if options.output else project_path("output/predict")
-    stems = output_stems(paths, folder)
-    skipped = run(stems, predict, metres_at, options.width, options.batch_size)
-    print(f"{len(stems) - len(skipped)} of {len(stems)} files are done; results are in {folder}")
+    if outputs.numbered:
+        print(outputs.told())
+    batch_size = 1 if options.onnx else options.batch_size
+    skipped = run(stems, network.maps, focal_baseline_at, options.width, batch_size, outputs)
+    print(f"{len(stems) - len(skipped)} of {len(stems)} files are done; results are in {outputs.folder}")
     return 1 if skipped or problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -305,7 +305,7 @@ def find_faults(report: Report) -> list[str]:
     return faults
 
 
-def check_drive(drive: str | Path, cameras: str = "colour", frames: int = 5) -> Report:
+def check_drive(drive: str | Path, cameras: kitti.CameraName = "colour", frames: int = 5) -> Report:
     """Looks at `frames` pairs spread over a drive. What `kitti.find_pairs` and reading raise is a fault, too."""
     report = Report(Path(drive).resolve().name, 0)
     try:

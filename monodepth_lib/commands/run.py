@@ -1,20 +1,20 @@
-"""The notebooks from the shell: `python -m monodepth_lib.commands.run 05_training -p epochs 2 --name mine`, or `all`.
+"""Notebooks from the shell, executed by papermill into output/NAME.
 
-Executes notebooks with papermill into `output/<name>/`. What papermill lets pass is refused here: a parameter no
-notebook has, and a value of another type than the notebook's default. `sweep FILE.yaml` makes many runs, one after
-another or one a device, and compares them on one page; see `read_sweep` for the file.
+What papermill lets pass is refused here: a parameter no notebook has, and a value of another type than the notebook's
+default. `monodepth sweep` makes many runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import json
 import logging
+import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from ..files import atomic_write, locked, project_path, project_root
+from . import command_parser, start
 
 NOTEBOOKS = (
     "01_data_preparation",
@@ -42,10 +43,17 @@ LAB = {
     "gif_drive": "2011_09_26_drive_0014_sync",
 }
 
+# --- parameters ---------------------------------------------------------------------------------------------------
+
 
 def notebook_path(name: str) -> Path:
     """notebooks/<name>.ipynb. Raises FileNotFoundError listing the names there are."""
-    path = project_root() / "notebooks" / f"{name.removesuffix('.ipynb')}.ipynb"
+    folder = project_root() / "notebooks"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no notebooks in {folder.parent}: they live in the repository, start this command there"
+        )
+    path = folder / f"{name.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
         raise FileNotFoundError(f"no notebook is named {name!r}; there are {', '.join(NOTEBOOKS)} and 'all'")
     return path
@@ -100,6 +108,16 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
     return taken
 
 
+def all_values(names: Sequence[str], parameters: dict, output: Path) -> dict[str, dict]:
+    """Every parameter of every notebook: what `take_parameters` hands over, and the defaults of the others."""
+    taken = take_parameters(names, parameters, output)
+    defaults = {name: declared_parameters(notebook_path(name)) for name in taken}
+    return {name: {key: value for key, (value, _) in defaults[name].items()} | taken[name] for name in taken}
+
+
+# --- execution ----------------------------------------------------------------------------------------------------
+
+
 def run(name: str, parameters: dict, output: Path) -> Path:
     """Executes one notebook into `output/<name>.ipynb`; what its cells print goes to standard output, nothing else.
 
@@ -139,13 +157,13 @@ def run_all(parameters: dict, output: Path, names: Sequence[str] = NOTEBOOKS) ->
         print(f"{name}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-# --- how a run ended ----------------------------------------------------------------------------------------------
+# --- how a run ended: status.json -----------------------------------------------------------------------------------
 
 
 def read_status(folder: Path) -> dict:
     """What `run_noted` left in `folder`: state, said (why not done), notebooks with their parameters, seconds."""
     try:
-        return json.loads((folder / "status.json").read_text())
+        return json.loads((folder / "status.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"state": "waiting", "said": "", "notebooks": {}}
     except ValueError as error:
@@ -154,7 +172,7 @@ def read_status(folder: Path) -> dict:
 
 def write_status(folder: Path, **changes) -> None:
     with atomic_write(folder / "status.json") as partial:
-        partial.write_text(json.dumps({**read_status(folder), **changes}, indent=1) + "\n")
+        partial.write_text(json.dumps({**read_status(folder), **changes}, indent=1) + "\n", encoding="utf-8")
 
 
 def sentence(error: BaseException) -> str:
@@ -171,17 +189,14 @@ def sentence(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def all_values(taken: dict[str, dict]) -> dict[str, dict]:
-    """Every parameter of every notebook: what is handed over, and the defaults of the others."""
-    defaults = {name: declared_parameters(notebook_path(name)) for name in taken}
-    return {name: {key: value for key, (value, _) in defaults[name].items()} | taken[name] for name in taken}
+def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: float = 0.0) -> None:
+    """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises.
 
-
-def run_noted(names: Sequence[str], parameters: dict, output: Path) -> None:
-    """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises."""
-    with locked(output):
+    Waits up to `patience` seconds for another run in the same folder to end.
+    """
+    with locked(output, patience):
         started = time.time()
-        values = all_values(take_parameters(names, parameters, output))
+        values = all_values(names, parameters, output)
         write_status(output, state="running", said="", notebooks=values, seconds=0.0)
         try:
             run_all(parameters, output, names)
@@ -193,7 +208,7 @@ def run_noted(names: Sequence[str], parameters: dict, output: Path) -> None:
         write_status(output, state="done", seconds=time.time() - started)
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------------
 
 
 def expand(names: Sequence[str]) -> Sequence[str]:
@@ -207,24 +222,35 @@ def stop_cleanly() -> None:
     def stop(*_):
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():
+        return
     for name in ("SIGTERM", "SIGHUP"):
         if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, stop)
 
 
+def end_with_parent() -> None:
+    """Stops this run, as `kill` does, when standard input closes: the sweep that started it is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would hold up the end of the process
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 a notebook failed, 2 wrong arguments, 130 stopped."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["sweep"]:
-        from .sweep import main as main_sweep
-
-        return main_sweep(arguments[1:])
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.run", description=__doc__)
-    parser.add_argument("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; all; or sweep FILE (sweep --help)")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, YAML")
-    parser.add_argument("--name", default="run", help="the folder below output/ (default: run)")
+    parser = command_parser("run", __doc__, "monodepth run 05_training 06_testing -p epochs 2 --name mine")
+    add = parser.add_argument
+    add("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; or all")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, its value as YAML")
+    add("--name", default="run", help="the folder below output/ of the project (default: run)")
+    add("--output", metavar="FOLDER", help="the folder itself, in place of --name")
+    add("--from-sweep", action="store_true", help="end when standard input closes; wait for the folder")
     options = parser.parse_args(arguments)
-    output = project_path("output") / options.name
+    output = Path(options.output).absolute() if options.output else project_path("output") / options.name
     names = expand(options.notebook)
     try:
         parameters = {name: yaml.safe_load(value) for name, value in options.p}
@@ -233,8 +259,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
 
+    stop_cleanly()
+    if options.from_sweep:
+        end_with_parent()
+    begun = time.time() - 1  # file systems round
     try:
-        run_noted(names, parameters, output)
+        run_noted(names, parameters, output, 60.0 if options.from_sweep else 0.0)
     except KeyboardInterrupt:
         print(f"stopped; what was saved is in {output}, -p resume true goes on from a checkpoint", file=sys.stderr)
         return 130
@@ -242,12 +272,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 2
     except Exception as error:  # a cell's, a kernel's that died or never started, a disk's
-        print(f"{sentence(error)} (the executed notebook is in {output})", file=sys.stderr)
+        executed = [path for path in output.glob("*.ipynb") if path.stat().st_mtime >= begun]
+        there = f"the executed notebook is in {output}" if executed else "--output FOLDER writes elsewhere"
+        print(f"{sentence(error)} ({there})", file=sys.stderr)
         return 1
     print(f"results are in {output}")
     return 0
 
 
 if __name__ == "__main__":
-    stop_cleanly()
-    sys.exit(main())
+    start(main)

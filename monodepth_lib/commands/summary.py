@@ -8,6 +8,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +18,35 @@ from .. import kitti, plots
 from ..checkpoints import read_history
 from ..data import read_picture
 from ..files import atomic_write, project_path
-from .run import read_status
-from .sweep import Run
 
 # The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
 HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "a1": ("a1", True), "d1_all": ("D1-all", False)}
 
 
+@dataclass(frozen=True)
+class Result:
+    """What is compared: a run's name, the parameters that the sweep gives it, its folder and its status.json."""
+
+    name: str
+    parameters: dict
+    folder: Path
+    status: dict
+
+
 def read_metrics(folder: Path) -> list[dict]:
     """The rows of a run's metrics.json, best answer first: post-processed where there is one; [] without a truth."""
-    try:
-        means = json.loads((folder / "metrics.json").read_text())["means"]
-    except FileNotFoundError:
-        return []
+    path = folder / "metrics.json"
+    means = json.loads(path.read_text(encoding="utf-8"))["means"] if path.is_file() else []
     return sorted(means, key=lambda row: row["name"] != "post-processed")
 
 
-def varied(runs: Sequence[Run]) -> list[str]:
+def varied(runs: Sequence[Result]) -> list[str]:
     """The parameters that are not the same in all runs."""
     keys = dict.fromkeys(key for one in runs for key in one.parameters)
     return [key for key in keys if any(one.parameters.get(key) != runs[0].parameters.get(key) for one in runs)]
 
 
-def compare(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+def compare(runs: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """The heads of a table and a row of text for each run: settings, state, losses, metrics, minutes of training.
 
     The best of every column bears a star. Below them stands the baseline that does not look, where it was measured.
@@ -74,7 +81,7 @@ def compare(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     lines: list[list[str]] = []
     for one, values in zip(runs, numbers, strict=True):
         chosen = [str(one.parameters.get(key, "–")) for key in settings]
-        lines.append([one.name, *chosen, read_status(one.folder)["state"], *(text(values, head) for head in heads)])
+        lines.append([one.name, *chosen, one.status["state"], *(text(values, head) for head in heads)])
     baselines = [row for one in runs for row in read_metrics(one.folder) if row["name"].startswith("baseline")]
     for row in baselines[:1]:
         values = {head: row[key] for key, (head, _) in HEADS.items()}
@@ -82,24 +89,25 @@ def compare(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     return ["run", *settings, "state", *heads], lines
 
 
-def same_picture(runs: Sequence[Run]) -> tuple[list, list[str]]:
+def same_picture(runs: Sequence[Result]) -> tuple[list, list[str]]:
     """One test picture and what every run says of it: images and titles for `plots.grid`; empty without predictions."""
     maps: dict[str, dict[str, np.ndarray]] = {}  # run -> picture -> disparity
     for one in runs:
         for folder in (one.folder, one.folder / "test"):  # where 06 and 05 leave them
             with contextlib.suppress(OSError, ValueError, EOFError):  # none here, or of a run that was killed
                 array = np.load(folder / "disparities_pp.npy", mmap_mode="r")
-                maps[one.name] = dict(zip(json.loads((folder / "names.json").read_text()), array, strict=False))
+                named = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+                maps[one.name] = dict(zip(named, array, strict=False))
                 break
     if not maps:
         return [], []
     names = list(next(iter(maps.values())))
     name = names[len(names) // 2]
     pictures: list[Image.Image] = []
-    for values in runs[0].values().values():
+    for values in next(one.status["notebooks"] for one in runs if one.name in maps).values():
         with contextlib.suppress(KeyError, OSError, ValueError):  # the data may be elsewhere by now
             root = project_path(values["data_dir"])
-            pairs = kitti.select_pairs(root, "test", values["test_drives"], values["cameras"])
+            pairs = kitti.select_pairs(root, "test", values["test_drives"], cameras=values["cameras"], bad_pairs="skip")
             pictures = [read_picture({pair.name: pair.left for pair in pairs}[name])]
     images = [Image.fromarray(np.asarray(found[name])) for found in maps.values() if name in found]
     size = (pictures or images)[0].size  # of all, whatever the networks' sizes: fractions of the width stay as they are
@@ -130,10 +138,10 @@ img {{ max-width: 100% }}
 """
 
 
-def write_summary(runs: Sequence[Run]) -> Path:
-    """`summary.html` in the folder of the sweep: table, why some failed, curves, one picture as every run sees it."""
-    states = [read_status(one.folder)["state"] for one in runs]
-    title = runs[0].folder.parent.name
+def write_summary(runs: Sequence[Result], path: Path) -> None:
+    """The page, of the name of its folder: table, why some failed, curves, one picture as every run sees it."""
+    states = [one.status["state"] for one in runs]
+    title = path.parent.name
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     heads, lines = compare(runs)
     escape = html.escape
@@ -145,11 +153,11 @@ def write_summary(runs: Sequence[Run]) -> Path:
         f"<p>{len(runs)} run{'s' * (len(runs) > 1)}: {counts}.</p>",
         f"<table>{''.join(cells)}</table>",
         "<p>train, vals: the loss of the last epoch, and the lowest one of vals. Abs Rel, RMSE, D1-all: lower is "
-        "better; d1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that "
+        "better; a1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that "
         "differ in their seed alone show how much of a difference is chance.</p>",
     ]
     for one in runs:
-        if said := read_status(one.folder)["said"]:
+        if said := one.status["said"]:
             parts.append(f"<p><b>{escape(one.name)}</b>: {escape(said)}</p>")
     histories = {one.name: one.folder / "history.csv" for one in runs}
     if there := {name: read_history(path) for name, path in histories.items() if path.is_file()}:
@@ -161,10 +169,8 @@ def write_summary(runs: Sequence[Run]) -> Path:
         figure = plots.grid(images, titles, columns=min(len(images), 3), limits=limits)
         parts += ["<h2>One test picture</h2>", "<p>Bright is near; the colours mean the same in all of them.</p>"]
         parts.append(picture_tag(plots.figure_image(figure), "disparities"))
-    path = runs[0].folder.parent / "summary.html"
     with atomic_write(path) as partial:
         partial.write_text(PAGE.format(title=escape(title), parts="\n".join(parts)), encoding="utf-8")
-    return path
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:

@@ -1,27 +1,37 @@
-"""Many runs from one file: `python -m monodepth_lib.commands.run sweep FILE.yaml`. See `read_sweep` for the file.
+"""Every run of a YAML file, here or on a cluster, and a page that compares them. Started again, it goes on.
 
-The runs are executed by `batch`, one after another or one a device; `summary` then compares them on one page.
-Whatever happens to one of them, the others go on; started again, the same command does what is left to do.
+    notebooks: [05_training, 06_testing]
+    parameters: {epochs: 10}                                         # of every run
+    grid: {learning_rate: [1.0e-3, 2.0e-3], base_channels: [8, 16]}  # every combination is a run
+    runs: {residual: {model_name: resnet18_md}}                      # and so is each with a name
+
+The runs of sweep.yaml write to output/sweep/RUN/. Whatever happens to one of them, the others go on.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import itertools
 import os
+import platform
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import yaml
 from tqdm import tqdm
 
-from ..files import project_path
-from .run import all_values, expand, locked, read_status, take_parameters, write_status
+from ..files import locked, project_path, project_root
+from . import command_parser, names, positive, short_name, start
+from .run import all_values, expand, read_status, sentence, stop_cleanly, write_status
 
 INCIDENTAL = ("device", "output_dir", "resume", "weights")  # may differ when a run is started again
 
@@ -36,33 +46,25 @@ class Run:
     folder: Path
 
     def values(self) -> dict[str, dict]:
-        return all_values(take_parameters(self.notebooks, self.parameters, self.folder))
+        return all_values(self.notebooks, self.parameters, self.folder)
 
 
 def read_sweep(path: str | Path) -> list[Run]:
-    """The runs of a YAML file; those of `sweep.yaml` write to `output/sweep/<run>/`.
-
-        notebooks: [05_training, 06_testing]
-        parameters: {epochs: 10}                                  # of every run
-        grid: {learning_rate: [1.0e-3, 2.0e-3], width: [8, 16]}   # every combination is a run
-        runs: {residual: {model_name: resnet18_md}}               # and so is each with a name
-
-    Every parameter of every run is checked. Raises ValueError naming the file and what is wrong in it.
-    """
+    """The runs of a YAML file, every parameter checked. Raises ValueError naming the file and what is wrong in it."""
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
     kinds: dict[str, type | tuple] = {"notebooks": (str, list), "parameters": dict, "grid": dict, "runs": dict}
     if not isinstance(content, dict) or not content.get("notebooks"):
-        raise ValueError(f"{path} must have notebooks, and grid or runs; see the README")
+        raise ValueError(f"{path} must have notebooks, and grid or runs: monodepth sweep --help shows a file")
     for key, value in content.items():
         if key not in kinds:
             raise ValueError(f"{path} has {key!r}; it may have {', '.join(kinds)}")
         if not isinstance(value, kinds[key]):
             raise ValueError(f"{path}: {key} is {value!r}, which is no {'list' if key == 'notebooks' else 'mapping'}")
-    names = [content["notebooks"]] if isinstance(content["notebooks"], str) else list(map(str, content["notebooks"]))
+    books = [content["notebooks"]] if isinstance(content["notebooks"], str) else list(map(str, content["notebooks"]))
     grid, named = content.get("grid", {}), content.get("runs", {})
     for key, choices in grid.items():
         if not isinstance(choices, list) or not choices:
@@ -71,20 +73,21 @@ def read_sweep(path: str | Path) -> list[Run]:
     for values in itertools.product(*grid.values()) if grid else []:
         chosen = dict(zip(grid, values, strict=True))
         label = ",".join(f"{key}={value}" for key, value in chosen.items())
-        found.append((re.sub(r"[^\w.,=+-]+", "_", label), chosen))
+        found.append((short_name(re.sub(r"[^\w.,=+-]+", "_", label)), chosen))
     found += [(str(name), changes or {}) for name, changes in named.items()]
     if not found:
         raise ValueError(f"{path} has no run: give it grid or runs")
     runs = []
     for name, changes in found:
-        if not re.fullmatch(r"\w[\w.,=+-]*", name) or [other for other, _ in found].count(name) > 1:
+        own = re.fullmatch(r"\w[\w.,=+-]*", name) and [other for other, _ in found].count(name) == 1
+        if not own or short_name(name) != name:
             raise ValueError(
-                f"{path}: {name!r} cannot name a folder of its own; give each run one of letters, digits, -"
+                f"{path}: {name!r} cannot name a folder of its own; give each run a short one of letters, digits, -"
             )
         if not isinstance(changes, dict):
             raise ValueError(f"{path}: run {name} is {changes!r}; it must be a mapping of parameters")
         parameters = {**content.get("parameters", {}), **changes}
-        one = Run(name, tuple(expand(names)), parameters, project_path("output") / path.stem / name)
+        one = Run(name, tuple(expand(books)), parameters, project_path("output") / path.stem / name)
         try:
             one.values()
         except ValueError as error:
@@ -118,6 +121,9 @@ def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
     return left
 
 
+# --- one run, where it is executed ----------------------------------------------------------------------------------
+
+
 def command(one: Run, device: str | None) -> list[str]:
     """The command of this one run, which goes on from a checkpoint where there is one."""
     parameters = {**one.parameters}
@@ -130,113 +136,193 @@ def command(one: Run, device: str | None) -> list[str]:
     for key, value in parameters.items():
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
         given += ["-p", key, text]
-    name = f"{one.folder.parent.name}/{one.name}"
-    return [sys.executable, "-m", "monodepth_lib.commands.run", *one.notebooks, *given, "--name", name]
+    where = ["--output", str(one.folder), "--from-sweep"]
+    return [sys.executable, "-m", "monodepth_lib.commands.run", *one.notebooks, *given, *where]
 
 
-def work(runs: Sequence[Run], devices: Sequence[str | None]) -> None:
-    """Executes the runs in processes of their own, one on each of `devices` at a time (None: where its notebooks say).
+def execute(one: Run, root: Path, stop, places: SimpleQueue | None = None, threads: int | None = None) -> int:
+    """Executes a run in a process of its own and returns its exit status; what it prints goes to log.txt in its folder.
 
-    A run prints to `log.txt` in its folder; here a line says that it has begun, one how it has ended, and in a terminal
-    a bar shows its epochs. What goes wrong in one run ends that one. Stopped, it stops them all, checkpoints and all.
+    Takes a device from `places` while it runs (None: where its notebooks say). Ends early once the event `stop` is set,
+    and with this process: the run sees its standard input close.
     """
-    environment = dict(os.environ)
-    if len(devices) > 1:  # else each would take all the processor's cores
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(devices))))
-    waiting = list(runs)
-    running: dict[int, tuple[Run, subprocess.Popen, tqdm]] = {}
+    if stop.is_set():
+        return 130
+    device = places.get() if places else None
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    if threads:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    one.folder.mkdir(parents=True, exist_ok=True)
+    process = None
     try:
-        while waiting or running:
-            for place, device in enumerate(devices):
-                if waiting and place not in running:
-                    one = waiting.pop(0)
-                    one.folder.mkdir(parents=True, exist_ok=True)
-                    bar = tqdm(desc=one.name, position=place, unit="epoch", leave=False, disable=None)
-                    with open(one.folder / "log.txt", "a") as log:
-                        process = subprocess.Popen(
-                            command(one, device),
-                            stdout=log,
-                            stderr=subprocess.STDOUT,
-                            env=environment,
-                            start_new_session=True,  # a terminal's Ctrl-C comes here alone
-                        )
-                    running[place] = one, process, bar
-                    tqdm.write(f"{one.name}: started" + (f" on {device}" if device else ""))
-            for place, (one, process, bar) in list(running.items()):
-                show_epoch(bar, one.folder / "log.txt")
-                if process.poll() is not None:
-                    bar.close()
-                    del running[place]
-                    tqdm.write(f"{one.name}: {how_it_ended(one, process.returncode)}")
-            sys.stdout.flush()
+        with open(one.folder / "log.txt", "a", encoding="utf-8") as log:
+            log.write(f"started on {device or platform.node()}\n")
+            log.flush()
+            process = subprocess.Popen(
+                command(one, device),
+                cwd=root,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's Ctrl-C comes to the sweep alone
+            )
+        while process.poll() is None and not stop.is_set():
             time.sleep(0.2)
     finally:
-        for _, process, bar in running.values():
-            bar.close()
+        if process:
             process.terminate()
-        for _, process, _ in running.values():
             process.wait()
+        if places:
+            places.put(device)
+    return process.returncode
 
 
-def show_epoch(bar: tqdm, log: Path) -> None:
-    """Moves a bar to the last epoch that a log tells of."""
-    if not bar.disable and (told := re.findall(r"^epoch +(\d+)/(\d+) ", log.read_text(errors="replace"), re.MULTILINE)):
-        bar.initial = bar.initial or int(told[-1][0])  # of a run that goes on: the bar counts the time from there
-        bar.n, bar.total = map(int, told[-1])
-        bar.refresh()
+# --- all of them --------------------------------------------------------------------------------------------------
 
 
-def how_it_ended(one: Run, code: int) -> str:
+@contextlib.contextmanager
+def open_pool(devices: Sequence[str | None], cluster: str = "") -> Iterator[tuple]:
+    """What executes the runs, and the arguments of `execute` after `root`: threads of this process, or a Dask cluster.
+
+    On a cluster a run takes one GPU where workers declare such a resource, else one of a worker's threads. The workers
+    see the project at the same path. A run whose worker is lost goes to another one. Raises ValueError without workers,
+    OSError when nobody answers at `cluster`.
+    """
+    if not cluster:
+        places: SimpleQueue = SimpleQueue()
+        for device in devices:
+            places.put(device)
+        # else each would take all the processor's cores
+        threads = max(1, (os.cpu_count() or 1) // len(devices)) if len(devices) > 1 else None
+        with ThreadPoolExecutor(len(devices)) as pool:
+            yield pool, threading.Event(), places, threads
+        return
+    try:
+        from distributed import Client, Event
+    except ImportError as error:
+        raise ValueError('--cluster needs Dask: pip install "monodepth-lib[cluster]"') from error
+    with Client(cluster, timeout=30) as client:
+        workers = client.scheduler_info()["workers"].values()
+        if not workers:
+            raise ValueError(f"{cluster} has no worker; start one: dask worker {cluster} --nthreads 1")
+        gpu = {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers) else None
+        yield client.get_executor(pure=False, resources=gpu), Event(f"stop-{uuid.uuid4()}", client)
+
+
+class Follower:
+    """Reads what a run adds to its log: says where it starts, and in a terminal a bar shows its epochs."""
+
+    def __init__(self, one: Run) -> None:
+        self.name, self.log = one.name, one.folder / "log.txt"
+        self.seen = self.log.stat().st_size if self.log.is_file() else 0
+        self.bar: tqdm | None = None
+
+    def look(self) -> None:
+        with contextlib.suppress(FileNotFoundError), open(self.log, "rb") as file:
+            file.seek(self.seen)
+            new = file.read().rpartition(b"\n")[0]
+            self.seen += len(new)
+            for line in new.decode(errors="replace").splitlines():
+                if line.startswith("started on "):
+                    tqdm.write(f"{self.name}: {line}")
+                    if self.bar is None:
+                        self.bar = tqdm(desc=self.name, unit="epoch", leave=False, disable=None)
+                elif self.bar is not None and (told := re.match(r"epoch +(\d+)/(\d+) ", line)):
+                    if self.bar.disable:
+                        continue
+                    self.bar.initial = self.bar.initial or int(told[1])  # of a run that goes on: time counts from there
+                    self.bar.n, self.bar.total = map(int, told.groups())
+                    self.bar.refresh()
+
+
+def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") -> None:
+    """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
+
+    A line says where each begins and how it ends. What goes wrong in one run ends that one. Stopped, it stops them all,
+    checkpoints and all.
+    """
+    with open_pool(devices, cluster) as (pool, stop, *others):
+        followers = {one.name: Follower(one) for one in runs}
+        waiting = {pool.submit(execute, one, project_root(), stop, *others): one for one in runs}
+        try:
+            while waiting:
+                done, _ = wait(waiting, 0.2, FIRST_COMPLETED)
+                for follower in followers.values():
+                    follower.look()
+                for future in done:
+                    one = waiting.pop(future)
+                    if (bar := followers.pop(one.name).bar) is not None:
+                        bar.close()
+                    tqdm.write(f"{one.name}: {how_it_ended(one, future)}")
+                sys.stdout.flush()
+        finally:
+            stop.set()
+            wait(waiting, 60)
+
+
+def how_it_ended(one: Run, future: Future) -> str:
     """One sentence, which status.json has as well: also of a process that could not write it."""
-    status = read_status(one.folder)
-    lines = (one.folder / "log.txt").read_text(errors="replace").split("\n")
+    lines: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        lines = (one.folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
+    try:
+        code = future.result()
+    except Exception as error:  # the disk's, or the cluster's: a run that ended every worker it was given
+        code, last = 1, sentence(error)
     if code == 2:
         return last  # it has not begun
+    status = read_status(one.folder)
     if code and status["state"] not in ("failed", "stopped"):
         said = f"ended by signal {-code}; the system does so when memory runs out" if code < 0 else last
-        write_status(one.folder, state="failed", said=said)
-        status = read_status(one.folder)
+        status |= {"state": "failed", "said": said}
+        with contextlib.suppress(OSError):  # said here
+            write_status(one.folder, state="failed", said=said)
     return f"done in {status['seconds']:.0f} s" if status["state"] == "done" else f"{status['state']}: {status['said']}"
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------------
 
 
-def main(arguments: list[str]) -> int:
-    """`sweep FILE`. Returns the exit status: 0 all done, 1 some are not, 2 wrong arguments, 130 stopped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m monodepth_lib.commands.run sweep",
-        description="Makes every run of a YAML file and compares them. Started again, it goes on where it was.",
-    )
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0 all done, 1 some are not, 2 wrong arguments, 130 stopped."""
+    parser = command_parser("sweep", __doc__, "monodepth sweep rates.yaml --devices cuda:0,cuda:1")
     parser.add_argument("file", help="what to run, as YAML: notebooks, parameters, grid, runs")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--devices", help="one run on each of them at a time, such as cuda:0,cuda:1")
-    where.add_argument("--jobs", type=int, default=1, help="so many runs at a time (default 1)")
+    where.add_argument("--devices", type=names, help="one run on each of them at a time, such as cuda:0,cuda:1")
+    where.add_argument("--jobs", type=positive(int), default=1, help="so many runs at a time (default 1)")
+    where.add_argument(
+        "--cluster", default="", metavar="ADDRESS", help="the runs go to Dask's workers: tcp://host:8786"
+    )
     parser.add_argument("--retry", action="store_true", help="start failed runs again, too")
     parser.add_argument("--summary", action="store_true", help="run nothing, only write the summary")
     options = parser.parse_args(arguments)
     devices = options.devices.split(",") if options.devices else [None] * options.jobs
-    if not devices or not all(device or device is None for device in devices):
-        parser.error(f"no run can start on {options.devices or options.jobs!r}")
+    stop_cleanly()
     try:
         runs = read_sweep(options.file)
+        folder = runs[0].folder.parent
         if not options.summary:
-            with locked(runs[0].folder.parent):
-                work(unfinished(runs, options.retry), devices)
-        from .summary import compare, table, write_summary  # brings torch and matplotlib, not needed until here
+            with locked(folder):
+                work(unfinished(runs, options.retry), devices, options.cluster)
+        from .summary import Result, compare, table, write_summary  # brings torch and matplotlib, not needed until here
 
-        page = write_summary(runs)
+        results = [Result(one.name, one.parameters, one.folder, read_status(one.folder)) for one in runs]
+        write_summary(results, folder / "summary.html")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
-    print(f"\n{table(*compare(runs))}\n")
-    statuses = {one.name: read_status(one.folder) for one in runs}
-    for name, status in statuses.items():
-        if status["said"]:
-            print(f"{name}: {status['said']}")
-    print(f"the comparison is in {page}")
-    return 0 if all(status["state"] == "done" for status in statuses.values()) else 1
+    print(f"\n{table(*compare(results))}\n")
+    for one in results:
+        if one.status["said"]:
+            print(f"{one.name}: {one.status['said']}")
+    print(f"the comparison is in {folder / 'summary.html'}")
+    return 0 if all(one.status["state"] == "done" for one in results) else 1
+
+
+if __name__ == "__main__":
+    start(main)

@@ -181,7 +181,7 @@ def test_two_steps_of_profile_full(tmp_path):
     full = training.settings("full", batch_size=1, workers=0)
     size = full["height"], full["image_width"]
     loader = prepare_dataloader(tmp_path, "train", "lab", size=size, batch_size=full["batch_size"], seed=0)
-    model = get_model(full["model"], base_channels=full["width"])
+    model = get_model(full["model"], base_channels=full["base_channels"])
     before = [weight.detach().clone() for weight in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), full["learning_rate"], fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: training.halve_twice(step, 100))

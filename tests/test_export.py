@@ -11,7 +11,10 @@ import torch
 from synthetic import texture
 
 from monodepth_lib import networks
-from monodepth_lib.networks import NETWORKS, ONNX_OUTPUTS, export_onnx, get_model, load_model, save_model
+from monodepth_lib.commands import export
+from monodepth_lib.commands.export import OUTPUTS, export_onnx
+from monodepth_lib.files import project_root
+from monodepth_lib.networks import NETWORKS, get_model, load_model, save_model
 
 IN_CI = os.environ.get("CI") == "true"  # there it may not skip
 if not IN_CI:
@@ -27,7 +30,7 @@ TRIED = [name for name in NETWORKS if name not in ("resnet101", "resnet152")]
 
 def lively(name: str = "unet", **options):
     """A network whose answers vary over the picture and between its outputs, as a trained one's do; in train mode."""
-    model = get_model(name, **{"width": 3} | options).train()
+    model = get_model(name, **{"base_channels": 3} | options).train()
     for head in model.decoder.heads:
         torch.nn.init.normal_(head.conv.weight)
     with torch.no_grad():
@@ -37,7 +40,7 @@ def lively(name: str = "unet", **options):
 
 def run(path, images):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return [torch.from_numpy(answer) for answer in session.run(list(ONNX_OUTPUTS), {"images": images.numpy()})]
+    return [torch.from_numpy(answer) for answer in session.run(list(OUTPUTS), {"images": images.numpy()})]
 
 
 def apart(path, model, images) -> float:
@@ -76,7 +79,7 @@ def test_the_file_says_what_goes_in_and_out_and_nothing_of_this_machine(tmp_path
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [(i.name, i.shape[1:]) for i in session.get_inputs()] == [("images", [3, 37, 53])]
     sizes = [[2, math.ceil(37 / s), math.ceil(53 / s)] for s in (1, 2, 4, 8)]
-    assert [(o.name, o.shape[1:]) for o in session.get_outputs()] == list(zip(ONNX_OUTPUTS, sizes, strict=True))
+    assert [(o.name, o.shape[1:]) for o in session.get_outputs()] == list(zip(OUTPUTS, sizes, strict=True))
     for module in (networks, torch):
         assert os.path.dirname(module.__file__).encode() not in path.read_bytes()
 
@@ -133,15 +136,29 @@ def test_without_the_extra_the_remedy_is_said(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_a_file_that_answers_like_the_weights(tmp_path):
-    weights, path = tmp_path / "w.safetensors", tmp_path / "w.onnx"
+    weights, path = tmp_path / "w.safetensors", tmp_path / "output/export/w.onnx"
     save_model(lively(), weights, (32, 96))
-    command = [sys.executable, "-m", "monodepth_lib.networks", "--weights", str(weights), "--onnx", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "monodepth_lib.commands.export", "--weights", "w.safetensors"]
+    environment = os.environ | {"PYTHONPATH": str(project_root())}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     assert "32 x 96" in done.stdout and "largest difference from torch" in done.stdout
     assert apart(path, load_model(weights), texture(32, 96)) <= 1e-4
 
 
+def test_a_file_that_no_export_wrote_is_not_replaced(tmp_path, capsys, monkeypatch, exported):
+    model, program = exported
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+    monkeypatch.setattr(export, "load_model", lambda _: model)
+    mine, ours = tmp_path / "mine.onnx", tmp_path / "ours.onnx"
+    mine.write_bytes(b"another network")
+    for path, status in ((mine, 1), (ours, 0), (ours, 0), (tmp_path, 1)):
+        assert export.main(["--weights", "w", "--onnx", str(path), "--size", "32", "48"]) == status
+    said = capsys.readouterr().err
+    assert f"{mine} is there, and no export wrote it: name another file" in said and f"{tmp_path} is a folder" in said
+    assert mine.read_bytes() == b"another network"
+
+
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path, capsys):
-    assert networks.main(["--weights", "no_such_model", "--onnx", str(tmp_path / "w.onnx")]) == 1
+    assert export.main(["--weights", "no_such_model", "--onnx", str(tmp_path / "w.onnx")]) == 1
     said = capsys.readouterr().err
     assert "no_such_model.safetensors is missing" in said and said.count("\n") == 1

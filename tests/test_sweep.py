@@ -64,7 +64,7 @@ def project(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sweep(project):
+def read_runs(project):
     """Writes a file and reads its runs."""
 
     def read(text: str = "", name: str = "night.yaml") -> list[sweep.Run]:
@@ -77,8 +77,8 @@ def sweep(project):
 # --- the file ---
 
 
-def test_lists_become_every_combination_and_named_runs_follow(sweep, project):
-    runs = sweep(
+def test_lists_become_every_combination_and_named_runs_follow(read_runs, project):
+    runs = read_runs(
         "parameters: {epochs: 5, width: 4}\n"
         "grid: {learning_rate: [1.0e-5, 2], data_dir: [mine, /my data/too]}\n"
         "runs: {wide: {width: 16}, plain: }"
@@ -115,10 +115,10 @@ def test_lists_become_every_combination_and_named_runs_follow(sweep, project):
         ("runs: {wide: {breadth: 3}}", "run wide: .*no parameter is named breadth; there are data_dir"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name_before_anything_runs(sweep, project, capsys, text, named):
+def test_a_wrong_file_is_refused_by_name_before_anything_runs(read_runs, project, capsys, text, named):
     with pytest.raises(ValueError, match=rf"night\.yaml.*{named}"):
-        sweep(text)
-    assert run.main(["sweep", "night.yaml"]) == 2
+        read_runs(text)
+    assert sweep.main(["night.yaml"]) == 2
     assert re.search(named, capsys.readouterr().err)
     assert not (project / "output").exists()
 
@@ -128,9 +128,9 @@ def test_a_wrong_file_is_refused_by_name_before_anything_runs(sweep, project, ca
 )
 def test_a_file_without_notebooks_that_are_there_is_refused(project, capsys, text, named):
     (project / "night.yaml").write_text(text)
-    assert run.main(["sweep", "night.yaml"]) == 2
+    assert sweep.main(["night.yaml"]) == 2
     assert named in capsys.readouterr().err
-    assert run.main(["sweep", "day.yaml"]) == 2
+    assert sweep.main(["day.yaml"]) == 2
     assert "day.yaml" in capsys.readouterr().err
 
 
@@ -141,8 +141,8 @@ def note(one: sweep.Run, state: str, said: str = "") -> None:
     run.write_status(one.folder, state=state, said=said, notebooks=one.values(), seconds=61.0)
 
 
-def test_done_runs_are_skipped_and_failed_ones_retried_on_request(sweep, capsys):
-    runs = sweep("runs: {new: , done: , failed: , stopped: , killed: }")
+def test_done_runs_are_skipped_and_failed_ones_retried_on_request(read_runs, capsys):
+    runs = read_runs("runs: {new: , done: , failed: , stopped: , killed: }")
     states = {"done": "done", "failed": "failed", "stopped": "stopped", "killed": "running"}
     for one in runs[1:]:
         note(one, states[one.name], "ValueError: no" if one.name == "failed" else "")
@@ -155,27 +155,29 @@ def test_done_runs_are_skipped_and_failed_ones_retried_on_request(sweep, capsys)
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "stopped"])
-def test_a_folder_of_other_parameters_is_refused(sweep, state):
-    (one,) = sweep("runs: {wide: {width: 8}}")
+def test_a_folder_of_other_parameters_is_refused(read_runs, state):
+    (one,) = read_runs("runs: {wide: {width: 8}}")
     note(one, state)
-    other = sweep("parameters: {device: cpu, resume: false}\nruns: {wide: {width: 8}}")
+    other = read_runs("parameters: {device: cpu, resume: false}\nruns: {wide: {width: 8}}")
     assert len(sweep.unfinished(other, retry=True)) == (state != "done")
     with pytest.raises(
         ValueError, match=r"night/wide was made with width 8 \(here 16\): choose another name or remove"
     ):
-        sweep.unfinished(sweep("runs: {wide: {width: 16}}"), retry=True)
+        sweep.unfinished(read_runs("runs: {wide: {width: 16}}"), retry=True)
 
 
-def test_values_survive_the_command_line(sweep, monkeypatch):
+def test_values_survive_the_command_line(read_runs, monkeypatch):
     given = {"learning_rate": 1e-5, "data_dir": "my data: 5", "test_drives": "12", "width": None, "fail": True}
-    (one,) = sweep("runs: {a: " + json.dumps({**given, "learning_rate": 0.5}) + "}")
+    (one,) = read_runs("runs: {a: " + json.dumps({**given, "learning_rate": 0.5}) + "}")
     one.parameters["learning_rate"] = 1e-5
     calls = []
     monkeypatch.setattr(run, "run_noted", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(run, "end_with_parent", lambda: calls.append("tied to the sweep"))
     arguments = sweep.command(one, "cuda:1")
     assert arguments[1:3] == ["-m", "monodepth_lib.commands.run"]
     assert run.main(arguments[3:]) == 0
-    assert calls == [(["05_training"], {**given, "resume": True, "device": "cuda:1"}, one.folder)]
+    taken = {**given, "resume": True, "device": "cuda:1"}
+    assert calls == ["tied to the sweep", (["05_training"], taken, one.folder, 60.0)]
     one.parameters["resume"] = False  # told so in the file
     assert "false" in sweep.command(one, None) and "device" not in sweep.command(one, None)
 
@@ -220,8 +222,8 @@ def said(project) -> list[list[str]]:
     return [line.split() for line in (project / "output/night/said.txt").read_text().splitlines()]
 
 
-def test_a_device_has_one_run_at_a_time_and_none_is_idle(sweep, project, programs, capsys):
-    sweep.work(sweep("runs: {a: , b: , c: , d: }"), ["cuda:0", "cuda:1"])
+def test_a_device_has_one_run_at_a_time_and_none_is_idle(read_runs, project, programs, capsys):
+    sweep.work(read_runs("runs: {a: , b: , c: , d: }"), ["cuda:0", "cuda:1"])
     lines = said(project)
     for device in ("cuda:0", "cuda:1"):
         words = [(line[0], line[1]) for line in lines if line[2] == device]
@@ -230,24 +232,20 @@ def test_a_device_has_one_run_at_a_time_and_none_is_idle(sweep, project, program
     assert {line[1]: line[2] for line in lines if line[1] in "abc"} == {"a": "cuda:0", "b": "cuda:1", "c": "cuda:1"}
     assert {line[3] for line in lines} == {"4"}, "the processor's cores are divided"
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:2] == ["a: started on cuda:0", "b: started on cuda:1"]
-    assert sorted(printed[2:]) == sorted(
-        [
-            *(f"{name}: done in 61 s" for name in "abcd"),
-            "c: started on cuda:1",
-            *(x for x in printed if "d: started" in x),
-        ]
-    )
+    for name, device in ((line[1], line[2]) for line in lines if line[0] == "begins"):
+        begun, done = printed.index(f"{name}: started on {device}"), printed.index(f"{name}: done in 61 s")
+        assert begun < done
+    assert len(printed) == 8
 
 
-def test_one_after_another_with_all_cores(sweep, project, programs):
-    sweep.work(sweep("runs: {x: , y: , z: }"), [None])
+def test_one_after_another_with_all_cores(read_runs, project, programs):
+    sweep.work(read_runs("runs: {x: , y: , z: }"), [None])
     assert [line[:2] for line in said(project)] == [[word, name] for name in "xyz" for word in ("begins", "ends")]
     assert {line[3] for line in said(project)} == {"None"}
 
 
-def test_one_that_dies_leaves_a_sentence_and_the_others_go_on(sweep, project, programs, capsys):
-    runs = sweep("runs: {killed: , bug: , busy: , x: }")
+def test_one_that_dies_leaves_a_sentence_and_the_others_go_on(read_runs, project, programs, capsys):
+    runs = read_runs("runs: {killed: , bug: , busy: , x: }")
     sweep.work(runs, [None, None])
     printed = capsys.readouterr().out
     killed = "ended by signal 9; the system does so when memory runs out"
@@ -263,40 +261,58 @@ def test_one_that_dies_leaves_a_sentence_and_the_others_go_on(sweep, project, pr
     assert "ValueError: oh" in (runs[1].folder / "log.txt").read_text()
 
 
-def test_devices_and_jobs_become_places(sweep, monkeypatch, capsys):
-    sweep("runs: {a: }")
+def test_devices_and_jobs_become_places(read_runs, monkeypatch, capsys):
+    read_runs("runs: {a: }")
     calls = []
-    monkeypatch.setattr(sweep, "work", lambda runs, devices: calls.append((len(runs), devices)))
-    assert run.main(["sweep", "night.yaml"]) == 1, "a has not been done"
-    assert run.main(["sweep", "night.yaml", "--jobs", "3"]) == 1
-    assert run.main(["sweep", "night.yaml", "--devices", "cuda:0,cuda:1"]) == 1
-    assert calls == [(1, [None]), (1, [None] * 3), (1, ["cuda:0", "cuda:1"])]
+    monkeypatch.setattr(sweep, "work", lambda runs, *where: calls.append((len(runs), *where)))
+    assert sweep.main(["night.yaml"]) == 1, "a has not been done"
+    assert sweep.main(["night.yaml", "--jobs", "3"]) == 1
+    assert sweep.main(["night.yaml", "--devices", "cuda:0,cuda:1"]) == 1
+    assert sweep.main(["night.yaml", "--cluster", "tcp://host:8786"]) == 1
+    assert calls == [
+        (1, [None], ""),
+        (1, [None] * 3, ""),
+        (1, ["cuda:0", "cuda:1"], ""),
+        (1, [None], "tcp://host:8786"),
+    ]
     for wrong in (["--jobs", "0"], ["--devices", "cuda:0,"], ["--jobs", "2", "--devices", "cpu"]):
         with pytest.raises(SystemExit):
-            run.main(["sweep", "night.yaml", *wrong])
+            sweep.main(["night.yaml", *wrong])
     with run.locked(Path("output/night").absolute()):
         capsys.readouterr()
-        assert run.main(["sweep", "night.yaml"]) == 2
+        assert sweep.main(["night.yaml"]) == 2
         assert "is in use by another run" in capsys.readouterr().err
-        assert run.main(["sweep", "night.yaml", "--summary"]) == 1, "one may always look"
-    assert len(calls) == 3
+        assert sweep.main(["night.yaml", "--summary"]) == 1, "one may always look"
+    assert len(calls) == 4
 
 
-def test_a_bar_follows_the_log(tmp_path):
+def test_a_bar_follows_the_log(tmp_path, monkeypatch, capsys):
     class Bar:
-        disable, initial, n, total = None, 0, 0, None
+        disable, initial, n, total = False, 0, 0, None
         shown = 0
 
         def refresh(self):
             self.shown += 1
 
-    bar, log = Bar(), tmp_path / "log.txt"
-    log.write_text("train  16 pairs\n")
-    sweep.show_epoch(bar, log)
+    log = tmp_path / "log.txt"
+    log.write_text("started on cpu\nepoch   1/40  of the run before\n")
+    follower = sweep.Follower(sweep.Run("a", (), {}, tmp_path))
+    bar = follower.bar = Bar()
+    follower.look()
     assert (bar.shown, bar.total) == (0, None)
-    log.write_text("epoch  10/40  train 0.5\nepoch  11/40  train 0.4  val 0.5  1.0 s *\nepochs 3/4 no\n")
-    sweep.show_epoch(bar, log)
-    assert (bar.initial, bar.n, bar.total, bar.shown) == (11, 11, 40, 1)
+    with open(log, "a") as file:
+        file.write(
+            "started on cuda:1\nepoch  10/40  train 0.5\nepoch  11/40  train 0.4  val 0.5  1.0 s *\nepochs 3/4 no\n"
+        )
+        file.write("epoch  12/40")
+        file.flush()
+        follower.look()
+        assert (bar.initial, bar.n, bar.total, bar.shown) == (10, 11, 40, 2)
+        file.write("  train 0.3\n")
+        file.flush()
+        follower.look()
+    assert (bar.initial, bar.n, bar.total, bar.shown) == (10, 12, 40, 3)
+    assert capsys.readouterr().out == "a: started on cuda:1\n"
 
 
 # --- the real thing, with a small notebook ---
@@ -305,7 +321,7 @@ def test_a_bar_follows_the_log(tmp_path):
 def test_ctrl_c_stops_everything_and_the_same_command_goes_on(project):
     """Two runs at a time: one fails, the other is stopped in its second epoch and then goes on."""
     (project / "night.yaml").write_text("notebooks: 05_training\nruns: {hot: {fail: true}, long: {pause: 0.05}}")
-    command = [sys.executable, "-m", "monodepth_lib.commands.run", "sweep", "night.yaml", "--jobs", "2"]
+    command = [sys.executable, "-m", "monodepth_lib.commands", "sweep", "night.yaml", "--jobs", "2"]
     folder = project / "output/night"
 
     # a shell's background job ignores Ctrl-C, and so would what it starts
@@ -321,7 +337,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(project):
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors.strip() == "stopped; the same command goes on from here"
-    assert "hot: started\n" in printed and "long: started\n" in printed
+    assert "hot: started on" in printed and "long: started on" in printed
     states = {name: run.read_status(folder / name)["state"] for name in ("hot", "long")}
     assert states == {"hot": "failed", "long": "stopped"}
     kernel = int(re.search(r"process (\d+)", log.read_text())[1])
@@ -354,17 +370,17 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the network is too small to share between cores
-    parameters = {"profile": "tiny", "data_dir": str(data_dir), "width": 2}
+    parameters = {"profile": "tiny", "data_dir": str(data_dir), "base_channels": 2}
     (tmp_path / "one.yaml").write_text(json.dumps({"notebooks": "05_training", "runs": {"small": parameters}}))
-    assert run.main(["sweep", "one.yaml"]) == 0, capsys.readouterr()
+    assert sweep.main(["one.yaml"]) == 0, capsys.readouterr()
     (one,) = sweep.read_sweep(tmp_path / "one.yaml")
     log = (one.folder / "log.txt").read_text()
     assert len(re.findall(r"^epoch +1/1  train [\d.]+  val [\d.]+  [\d.]+ s", log, re.MULTILINE)) == 1
     assert "TCP" not in log and "Panel(" not in log
-    heads, lines = summary.compare([one])
+    heads, lines = summary.compare(results([one]))
     assert heads[:6] == ["run", "state", "epochs", "minutes", "train", "vals, lowest"]
     assert lines[0][:3] == ["small", "done", "1"] and "–" not in lines[0]
-    images, titles = summary.same_picture([one])
+    images, titles = summary.same_picture(results([one]))
     assert titles == ["2020_01_01_drive_0004_sync/0000000002", "small"] and images[1].shape == (32, 96)
     assert (tmp_path / "output/one/summary.html").read_text().count("<img") == 2
     for file in ("05_training.ipynb", "last.pt", "weights.safetensors", "history.csv", "status.json", "metrics.json"):
@@ -372,6 +388,10 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
 
 
 # --- the page ---
+
+
+def results(runs: list[sweep.Run]) -> list[summary.Result]:
+    return [summary.Result(one.name, one.parameters, one.folder, run.read_status(one.folder)) for one in runs]
 
 
 def finished(one: sweep.Run, loss: float, size: tuple[int, int], abs_rel: float, names=("d/0", "d/1", "d/2")) -> None:
@@ -391,12 +411,12 @@ def finished(one: sweep.Run, loss: float, size: tuple[int, int], abs_rel: float,
     np.save(one.folder / "disparities_pp.npy", np.full((len(names), *size), loss / 10, np.float32))
 
 
-def test_the_table_compares_what_differs(sweep):
-    runs = sweep("parameters: {epochs: 2}\nruns: {a: {width: 4}, b: {width: 8}, c: {width: 9, learning_rate: 0.5}}")
+def test_the_table_compares_what_differs(read_runs):
+    runs = read_runs("parameters: {epochs: 2}\nruns: {a: {width: 4}, b: {width: 8}, c: {width: 9, learning_rate: 0.5}}")
     finished(runs[0], 1.0, (8, 16), 0.25)
     finished(runs[1], 0.5, (16, 32), 0.3)
     note(runs[2], "failed", "ValueError: <b> & so on")
-    heads, lines = summary.compare(runs)
+    heads, lines = summary.compare(results(runs))
     assert heads == [
         *("run", "width", "learning_rate", "state", "epochs", "minutes", "train", "vals, lowest"),
         *("Abs Rel", "RMSE", "a1", "D1-all"),
@@ -411,26 +431,26 @@ def test_the_table_compares_what_differs(sweep):
     assert len(text) == 5 and text[1].index("done") == text[0].index("state")
 
 
-def test_the_page_stands_alone_and_shows_everything(sweep, project, data_dir, capsys):
+def test_the_page_stands_alone_and_shows_everything(read_runs, project, data_dir, capsys):
     drive = "2020_01_01_drive_0004_sync"
     pictures = [f"{drive}/{frame:010d}" for frame in range(5)]
     (project / "sets").symlink_to(data_dir)
-    runs = sweep("parameters: {data_dir: sets}\nruns: {a: {width: 4}, b: {width: 8}, c: {fail: true}}")
+    runs = read_runs("parameters: {data_dir: sets}\nruns: {a: {width: 4}, b: {width: 8}, c: {fail: true}}")
     finished(runs[0], 1.0, (8, 16), 0.25, pictures)
     finished(runs[1], 0.5, (16, 32), 0.3, pictures)
     note(runs[2], "failed", "ValueError: <b> & so on")
-    images, titles = summary.same_picture(runs)
+    images, titles = summary.same_picture(results(runs))
     assert titles == [pictures[2], "a", "b"]
     assert [np.asarray(image).shape for image in images] == [(32, 96, 3), (32, 96), (32, 96)]
     assert [np.ptp(image) for image in images[1:]] == [0, 0] and images[1][0, 0] == 2 * images[2][0, 0]
     with Image.open(data_dir / "test" / drive / "image_02/data/0000000002.png") as picture:
         assert np.array_equal(images[0], picture)
 
-    assert run.main(["sweep", "night.yaml", "--summary"]) == 1
+    assert sweep.main(["night.yaml", "--summary"]) == 1
     page = (project / "output/night/summary.html").read_text(encoding="utf-8")
     assert "3 runs: 2 done, 1 failed." in page
     assert "<b>c</b>: ValueError: &lt;b&gt; &amp; so on" in page
-    for row in summary.compare(runs)[1]:
+    for row in summary.compare(results(runs))[1]:
         assert all(f">{cell}</td>" in page for cell in row)
     assert '<td class="best">0.250 *</td>' in page
     encoded = re.findall(r'<img alt="(curves|disparities)" src="data:image/png;base64,([^"]+)">', page)
@@ -441,22 +461,22 @@ def test_the_page_stands_alone_and_shows_everything(sweep, project, data_dir, ca
     assert "ValueError: <b> & so on" in capsys.readouterr().out
 
 
-def test_predictions_without_their_pictures_are_shown_alone(sweep):
-    runs = sweep("parameters: {data_dir: nowhere}\nruns: {a: , b: }")
-    assert summary.same_picture(runs) == ([], [])
+def test_predictions_without_their_pictures_are_shown_alone(read_runs):
+    runs = read_runs("parameters: {data_dir: nowhere}\nruns: {a: , b: }")
+    assert summary.same_picture(results(runs)) == ([], [])
     finished(runs[1], 0.5, (16, 32), 0.3)
-    images, titles = summary.same_picture(runs)
+    images, titles = summary.same_picture(results(runs))
     assert titles == ["b"] and images[0].shape == (16, 32)
     finished(runs[0], 0.5, (16, 32), 0.3)
     for left in (0, 200):  # of a run that was killed while it wrote
         with open(runs[0].folder / "disparities_pp.npy", "r+b") as file:
             file.truncate(left)
-        assert summary.same_picture(runs)[1] == ["b"]
+        assert summary.same_picture(results(runs))[1] == ["b"]
 
 
-def test_a_page_of_nothing_yet(sweep, project):
-    sweep("runs: {a: }")
-    assert run.main(["sweep", "night.yaml", "--summary"]) == 1
+def test_a_page_of_nothing_yet(read_runs, project):
+    read_runs("runs: {a: }")
+    assert sweep.main(["night.yaml", "--summary"]) == 1
     assert "1 run: 1 waiting." in (project / "output/night/summary.html").read_text()
 
 
