@@ -1,8 +1,8 @@
 """`python -m research`: trains one recipe, or all rows of a sweep, and writes its page.
 
-    python -m research sweep choices --data KITTI --jobs 2     every run that is missing, then research/RESULTS.md
-    python -m research train shipped --data KITTI              one row, by name; started again, it goes on
-    python -m research pack --data KITTI --output output/pack  the training pairs, small, for a machine lent for minutes
+python -m research sweep choices --data KITTI --jobs 2     every run that is missing, then research/RESULTS.md
+python -m research train shipped --data KITTI              one row, by name; started again, it goes on
+python -m research pack --data KITTI --output output/pack  training pairs, small, for a machine lent for minutes
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ import torch
 
 from monodepth_lib import files, kitti
 from monodepth_lib.commands import count, positive
+from monodepth_lib.commands.paths import user_path
 from monodepth_lib.commands.sweep import work
 
 from .batch import Pairs, Pictures, pack
 from .recipe import Row, find_row, read_sweeps
 from .report import write_report
 from .train import Budget, described, read_result, train
+
+RECIPES = files.project_root() / "research/recipes.toml"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,7 +47,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--jobs", type=positive(int), default=1, help="runs at a time; they share the threads")
     many.add_argument("--cluster", default="", metavar="ADDRESS", help="runs go to Dask's workers: tcp://host:8786")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
-    many.add_argument("--page", type=Path, help="its picture is written beside it (default: the recipe file's)")
+    many.add_argument("--page", type=user_path, help="its picture is written beside it (default: the recipe file's)")
     small.add_argument("--also", default="train_colour", help="further drives in colour, below --data; '' for none")
     small.add_argument("--size", type=int, nargs=2, default=(128, 416), metavar=("H", "W"))
     for command in (one, many):
@@ -55,19 +58,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         add("--threads", type=positive(int), default=torch.get_num_threads(), help="torch's, of all jobs together")
         add("--val-drives", help="default: folder vals; none: no validation")
         add("--test-drives", help="default: stereo_2012 where there is one, else folder test; none: no test")
-        add("--recipes", type=Path, default=files.project_root() / "research/recipes.toml", help="the file of the rows")
+        add("--recipes", type=user_path, default=RECIPES, help="the file of the rows (default: research/recipes.toml)")
     for command in (one, many, small):
         add = command.add_argument
-        add("--data", type=Path, default=Path("data"), help="folder with train/, vals/, stereo_2012/ or test/")
+        add("--data", type=user_path, default="data", help="folder with train/, vals/, stereo_2012/ or test/")
         add("--cameras", choices=list(kitti.CAMERAS), default="grey")
-        add("--cache-dir", type=Path, default=Path("output/cache"), help="decoded pictures (default: output/cache)")
-        add("--output", type=Path, help="default: output/research/SWEEP, in it ROW/seedN")
+        add("--cache-dir", type=user_path, default="output/cache", help="decoded pictures (default: output/cache)")
+        add("--output", type=user_path, help="default: output/research/SWEEP, in it ROW/seedN")
     return parser.parse_args(arguments)
 
 
 def pictures_of(options: argparse.Namespace) -> Pictures:
     sides = getattr(options, "val_drives", None), getattr(options, "test_drives", None)
-    return Pictures(options.data.resolve(), options.cameras, *sides, options.cache_dir.resolve())
+    return Pictures(options.data, options.cameras, *sides, options.cache_dir)
 
 
 def budget_of(options: argparse.Namespace, row: Row) -> Budget:
@@ -104,12 +107,12 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
     if options.sweep not in sweeps:
         raise ValueError(f"no sweep is named {options.sweep}; there are {', '.join(sweeps)}")
     sweep = sweeps[options.sweep]
-    output, rows = options.output or Path("output/research") / sweep.name, sweep.pick(options.rows)
+    output, rows = options.output or user_path("output/research") / sweep.name, sweep.pick(options.rows)
     failed: list[str] = []
     if not options.report:
         pictures = pictures_of(options)
         passed = ["--data", pictures.folder, "--cache-dir", pictures.cache_dir, "--cameras", options.cameras]
-        passed += ["--recipes", options.recipes.resolve(), "--every", options.every]
+        passed += ["--recipes", options.recipes, "--every", options.every]
         passed += ["--threads", max(1, options.threads // options.jobs)]
         for name in ("minutes", "steps", "val_drives", "test_drives"):
             if (value := getattr(options, name)) is not None:
@@ -117,7 +120,7 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
         jobs = []
         for seed in options.seeds or sweep.seeds:
             for row in rows:
-                folder = (output / row.name / f"seed{seed}").resolve()
+                folder = output / row.name / f"seed{seed}"
                 if read_result(folder / "result.json", described(row.recipe, pictures, budget_of(options, row))):
                     print(f"{row.name}, seed {seed}: finished before", flush=True)
                     continue
@@ -140,12 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "sweep":
             return run_sweep(options, command)
         if options.command == "pack":
-            output = options.output or Path("output/pack")
+            output = options.output or user_path("output/pack")
             print(f"{output}: {pack(pictures_of(options), options.also, output, tuple(options.size))} pairs")
             return 0
         torch.set_num_threads(options.threads)
         row = find_row(read_sweeps(options.recipes), options.row)
-        output = options.output or Path("output/research") / row.sweep / row.name / f"seed{options.seed}"
+        output = options.output or user_path("output/research") / row.sweep / row.name / f"seed{options.seed}"
         with files.locked(output):
             train(row, pictures_of(options), output, budget_of(options, row), options.seed)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:

@@ -227,15 +227,15 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
     missing = [row.name for row in rows if row.name not in {line.row.name for line in lines}]
     text = [
         f"# {sweep.title}\n",
-        "Written by a command, so do not edit. `research/recipe.py` explains the switches, `research/recipes.toml` holds "
-        f"the rows, in [{sweep.name}].\n",
+        "Written by a command, so do not edit. `research/recipe.py` explains the switches, `research/recipes.toml` "
+        f"holds the rows, in [{sweep.name}].\n",
         *([sweep.text.strip() + "\n"] if sweep.text else []),
         f"- Command: `{command}`",
         f"- Machine: {all_of('machine', 'processor')}, {all_of('machine', 'cores')} cores, "
         f"{all_of('machine', 'threads')} threads a run, torch {all_of('machine', 'torch')}, "
         f"{all_of('machine', 'date')}, commit {all_of('machine', 'commit')}.",
-        f"- Pictures: {all_of('cameras')} pairs of {all_of('train_drives')}; depth measured on {all_of('images')} images "
-        f"of {all_of('test_drives')}. Seeds {all_of('seed')}.",
+        f"- Pictures: {all_of('cameras')} pairs of {all_of('train_drives')}; depth measured on {all_of('images')} "
+        f"images of {all_of('test_drives')}. Seeds {all_of('seed')}.",
         EXPLANATION + "\n",
         f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}",
         *(f"| {' | '.join(row)} |" for row in cells),

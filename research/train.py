@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -189,8 +188,9 @@ def train(
     held = {"train_drives": run["train_drives"], "val_drives": run["val_drives"] + run["test_drives"]}
     held |= {"supervision": "photographs" + " and semi-global matching" * any(recipe.hints)}
     save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **held)
-    result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "trained_steps": course.steps, "history": history}
-    result |= {"trained_minutes": course.seconds / 60, "device": budget.device, "precision": budget.precision}
+    result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "history": history}
+    result |= {"trained_steps": course.steps, "trained_minutes": course.seconds / 60}
+    result |= {"device": budget.device, "precision": budget.precision}
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
     with files.atomic_write(output / "result.json") as partial:

@@ -173,13 +173,13 @@ def test_values_survive_the_command_line(read_runs, monkeypatch):
     calls = []
     monkeypatch.setattr(run, "run_noted", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(run, "end_with_parent", lambda: calls.append("tied to the sweep"))
-    arguments = sweep.command(one, "cuda:1")
+    arguments = one.command("cuda:1")
     assert arguments[1:3] == ["-m", "monodepth_lib.commands.run"]
     assert run.main(arguments[3:]) == 0
     taken = {**given, "resume": True, "device": "cuda:1"}
     assert calls == ["tied to the sweep", (["05_training"], taken, one.folder, 60.0)]
     one.parameters["resume"] = False  # told so in the file
-    assert "false" in sweep.command(one, None) and "device" not in sweep.command(one, None)
+    assert "false" in one.command(None) and "device" not in one.command(None)
 
 
 # --- the processes, each a small program in the notebooks' place ---

@@ -20,11 +20,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Protocol
 
 import yaml
 from tqdm import tqdm
@@ -47,6 +48,21 @@ class Run:
 
     def values(self) -> dict[str, dict]:
         return all_values(self.notebooks, self.parameters, self.folder)
+
+    def command(self, device: str | None) -> list[str]:
+        """The command of this one run, which goes on from a checkpoint where there is one."""
+        parameters = {**self.parameters}
+        known = {key for values in self.values().values() for key in values}
+        if "resume" in known:
+            parameters.setdefault("resume", True)
+        if device and "device" in known:
+            parameters["device"] = device
+        given = []
+        for key, value in parameters.items():
+            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+            given += ["-p", key, text]
+        where = ["--output", str(self.folder), "--from-sweep"]
+        return [sys.executable, "-m", "monodepth_lib.commands.run", *self.notebooks, *given, *where]
 
 
 def read_sweep(path: str | Path) -> list[Run]:
@@ -124,23 +140,17 @@ def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
 # --- one run, where it is executed ----------------------------------------------------------------------------------
 
 
-def command(one: Run, device: str | None) -> list[str]:
-    """The command of this one run, which goes on from a checkpoint where there is one."""
-    parameters = {**one.parameters}
-    known = {key for values in one.values().values() for key in values}
-    if "resume" in known:
-        parameters.setdefault("resume", True)
-    if device and "device" in known:
-        parameters["device"] = device
-    given = []
-    for key, value in parameters.items():
-        text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
-        given += ["-p", key, text]
-    where = ["--output", str(one.folder), "--from-sweep"]
-    return [sys.executable, "-m", "monodepth_lib.commands.run", *one.notebooks, *given, *where]
+class Job(Protocol):
+    """What `work` needs of a run: its name, its folder, and the command that makes it on a device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    def command(self, device: str | None) -> list[str]: ...
 
 
-def execute(one: Run, root: Path, stop, places: SimpleQueue | None = None, threads: int | None = None) -> int:
+def execute(one: Job, root: Path, stop, places: SimpleQueue | None = None, threads: int | None = None) -> int:
     """Executes a run in a process of its own and returns its exit status; what it prints goes to log.txt in its folder.
 
     Takes a device from `places` while it runs (None: where its notebooks say). Ends early once the event `stop` is set,
@@ -159,7 +169,7 @@ def execute(one: Run, root: Path, stop, places: SimpleQueue | None = None, threa
             log.write(f"started on {device or platform.node()}\n")
             log.flush()
             process = subprocess.Popen(
-                command(one, device),
+                one.command(device),
                 cwd=root,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -213,7 +223,7 @@ def open_pool(devices: Sequence[str | None], cluster: str = "") -> Iterator[tupl
 class Follower:
     """Reads what a run adds to its log: says where it starts, and in a terminal a bar shows its epochs."""
 
-    def __init__(self, one: Run) -> None:
+    def __init__(self, one: Job) -> None:
         self.name, self.log = one.name, one.folder / "log.txt"
         self.seen = self.log.stat().st_size if self.log.is_file() else 0
         self.bar: tqdm | None = None
@@ -236,11 +246,11 @@ class Follower:
                     self.bar.refresh()
 
 
-def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") -> None:
+def work(runs: Sequence[Job], devices: Sequence[str | None], cluster: str = "", ended: Callable | None = None) -> None:
     """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
 
-    A line says where each begins and how it ends. What goes wrong in one run ends that one. Stopped, it stops them all,
-    checkpoints and all.
+    A line says where each begins and, by `ended(run, future)`, how it ends (else as its status.json has it). What goes
+    wrong in one run ends that one. Stopped, it stops them all, checkpoints and all.
     """
     with open_pool(devices, cluster) as (pool, stop, *others):
         followers = {one.name: Follower(one) for one in runs}
@@ -254,7 +264,7 @@ def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") 
                     one = waiting.pop(future)
                     if (bar := followers.pop(one.name).bar) is not None:
                         bar.close()
-                    tqdm.write(f"{one.name}: {how_it_ended(one, future)}")
+                    tqdm.write(f"{one.name}: {(ended or how_it_ended)(one, future)}")
                 sys.stdout.flush()
         finally:
             stop.set()

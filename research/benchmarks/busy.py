@@ -58,9 +58,8 @@ def run(options: Options) -> list[Row]:
     case = (QUICK if options.quick else CASES)[0]
     ours, other = IMPORTS
     what = f"{case.repeat} steps of {case}, {torch.get_num_threads()} threads"
-    rows = [
-        Row("busy", f"{what}, {f'{NEIGHBOURS} spinning neighbours' if busy else 'quiet'}", "s", one[ours], other, one[other])
-        for busy, one in found.items()
-    ]
-    rows.append(Row("busy", f"{what}, {NEIGHBOURS} neighbours", "s", found[True][ours], "quiet", found[False][ours]))
-    return rows
+    rows = []
+    for busy, one in found.items():
+        where = f"{NEIGHBOURS} spinning neighbours" if busy else "quiet"
+        rows.append(Row("busy", f"{what}, {where}", "s", one[ours], other, one[other]))
+    return [*rows, Row("busy", f"{what}, {NEIGHBOURS} neighbours", "s", found[True][ours], "quiet", found[False][ours])]

@@ -51,9 +51,8 @@ def long_drive(frames: int, output: Path) -> Row:
     after = json.loads(child(code).splitlines()[-1])
     size = sum(file.stat().st_size for file in output.glob("*.npy")) / 1e6
     what = f"predicting a drive of {frames:,} frames: memory at its end, beside after a tenth of it"
-    return Row(
-        "memory", what, "MB", [after["end"]], "after a tenth", [after["tenth"]], f"the arrays written hold {size:.0f} MB"
-    )
+    note = f"the arrays written hold {size:.0f} MB"
+    return Row("memory", what, "MB", [after["end"]], "after a tenth", [after["tenth"]], note)
 
 
 def predict_long_drive(frames: int, output: str, size: tuple[int, int] = (64, 208)) -> None:
