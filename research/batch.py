@@ -19,6 +19,7 @@ from monodepth_lib.transforms import change_colours
 from .hints import hint_file, pair_hints, prepare_hints, sample_hints, write_hints
 from .recipe import Recipe
 
+SIDES: tuple[kitti.Side, ...] = ("train", "val", "test")
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -43,7 +44,7 @@ class Pictures:
 
         Raises ValueError where a drive is on two sides, and where scenes of stereo 2015 would be seen.
         """
-        train, val, test = (kitti.select_drives(self.folder, side, self.drives(side)) for side in kitti.SPLIT_FOLDERS)
+        train, val, test = (kitti.select_drives(self.folder, side, self.drives(side)) for side in SIDES)
         kitti.check_split(train, {**val, **test})
         drives = {**train, **val, **test}
         if any(name == "stereo_2015" or kitti.is_stereo_2015(path) for name, path in drives.items()):
@@ -86,12 +87,12 @@ class Pairs:
         if any(recipe.hints):
             self.hints = np.load(prepare_hints(self.pairs, recipe.stored_size, pictures.cache_dir), mmap_mode="r")
 
-    def batch(self, step: int) -> dict:
+    def batch(self, step: int, share: float = 1.0) -> dict:
         """`left_image`, `right_image` (N, 3, H, W), `hints` (N, 2, H, W) if the recipe has them, `name`; and `seen`,
-        which is what the network sees in place of the left views."""
+        which is what the network sees in place of the left views. `share` of the training is over."""
         r, rng = self.recipe, np.random.default_rng([self.seed, step])
         drawn = self.chosen[rng.choice(len(self.odds), r.batch_size, replace=False, p=self.odds)]
-        made = [self.one(int(index), rng) for index in drawn]
+        made = [self.one(int(index), rng, r.size_at(share)) for index in drawn]
         views, hints = (torch.stack(parts) for parts in zip(*made, strict=True))
         if rng.random() < r.graft and len(views) > 1:
             views, hints = graft(views, hints, rng)
@@ -100,8 +101,8 @@ class Pairs:
         names = [self.pairs[index].name for index in drawn]
         return {**batch, "name": names, **({} if self.hints is None else {"hints": hints})}
 
-    def one(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One pair: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
+    def one(self, index: int, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """One pair at a size: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
 
         A crop keeps its rows together and its proportions, so the pair stays rectified; a thing that looks larger has
         a disparity that is larger by as much. In a mirror, the right view is the left one.
@@ -120,11 +121,11 @@ class Pairs:
                 luma = rng.dirichlet(8 * luma)
             views = views @ torch.from_numpy(luma.astype(np.float32))[:, None]
         views = views.permute(0, 3, 1, 2)
-        if views.shape[-2:] != r.size:
-            views = F.interpolate(views, r.size, mode="bilinear", antialias=True, align_corners=False)
-        hints = torch.zeros(2, *r.size)
+        if views.shape[-2:] != size:
+            views = F.interpolate(views, size, mode="bilinear", antialias=True, align_corners=False)
+        hints = torch.zeros(2, *size)
         if self.hints is not None:
-            hints = sample_hints(torch.from_numpy(self.hints[index][window].astype(np.float32)) / share, r.size)
+            hints = sample_hints(torch.from_numpy(self.hints[index][window].astype(np.float32)) / share, size)
         if r.flip and rng.random() < 0.5:
             views, hints = views.flip(0, -1), hints.flip(0, -1)
         if r.colours and rng.random() < 0.5:

@@ -59,17 +59,27 @@ def guess_hidden(disparity: np.ndarray) -> np.ndarray:
     return np.where(hidden, -np.minimum(left, right), disparity)
 
 
+def matches(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Disparities (2, H, W) in px of the left and the right view of two grey pictures, 0 where they do not agree.
+
+    The second is of the mirrored pair, in which the right view is the left one.
+    """
+    in_left = semi_global_matching(left, right)
+    in_right = semi_global_matching(*(np.ascontiguousarray(view[:, ::-1]) for view in (right, left)))
+    return np.stack([agreed(in_left, in_right[:, ::-1]), agreed(in_right, in_left[:, ::-1])])
+
+
 def match_both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Hints (2, H, W) for the left and the right view of two grey uint8 pictures (H, W), as fractions of the width.
 
-    Positive: both views agree. Negative: minus a guess, for what only one view shows. 0: nothing known.
+    Positive: both views agree. Negative: minus a guess, either what the same search finds in the halved pictures, whose
+    windows see twice as far (a car's plain side), or what one view alone shows (`guess_hidden`). 0: nothing known.
     """
-    in_left = semi_global_matching(left, right)
-    mirrored = [np.ascontiguousarray(view[:, ::-1]) for view in (right, left)]  # in a mirror, right is left
-    in_right = semi_global_matching(*mirrored)
-    hint_left = guess_hidden(agreed(in_left, in_right[:, ::-1]))
-    hint_right = guess_hidden(agreed(in_right, in_left[:, ::-1]))[:, ::-1]
-    return np.stack([hint_left, hint_right]) / np.float32(left.shape[1])
+    found = matches(left, right)
+    halved = (np.asarray(Image.fromarray(view).reduce(2)) for view in (left, right))
+    coarse = sample_hints(torch.from_numpy(2 * matches(*halved)), left.shape).numpy()
+    hints = [guess_hidden(np.where(fine > 0, fine, -guess)) for fine, guess in zip(found, coarse, strict=True)]
+    return np.stack([hints[0], hints[1][:, ::-1]]) / np.float32(left.shape[1])
 
 
 def sample_hints(hints: Tensor, size: Sequence[int]) -> Tensor:

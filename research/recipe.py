@@ -7,6 +7,7 @@ they cost (the lab's warp, batch normalisation in the head): they live here and 
 from __future__ import annotations
 
 import copy
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Recipe:
     size: tuple[int, int] = (128, 416)  # height, width of its pictures
     start: float = 0.03  # what the fresh network says everywhere, as a fraction of the width
     head_batch_norm: bool = False  # batch normalisation before the sigmoid, as the lab has it
+    frozen: int = 0  # so many of an encoder's first blocks, and its stem, stay as they begin, statistics and all
     init: str = ""  # weights to begin from: a name in models/ or a .safetensors file; "": random ones
     # the pairs
     pairs: int = 0  # only so many, drawn by the seed; a larger number holds those of a smaller one; 0: all
@@ -47,6 +49,7 @@ class Recipe:
     graft: float = 0.0  # probability of a batch whose lower part comes from another pair, in both views alike
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
+    small_until: float = 0.0  # for this share of the time the pictures have 3/4 of the size
     # the warp
     zero_padding: bool = False  # beyond the border lies black, not the border's pixel
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border
@@ -94,6 +97,13 @@ class Recipe:
         """The size at which pictures are kept: half as large again when parts of them are enlarged."""
         height, width = self.size
         return self.size if self.zoom == 1 else (height * 3 // 2, width * 3 // 2)
+
+    def size_at(self, share: float) -> tuple[int, int]:
+        """The size of the pictures when this share of the training is over."""
+        height, width = self.size
+        if share >= self.small_until:
+            return self.size
+        return round(height * 3 / 4 / 32) * 32, math.ceil(width * 3 / 4 / 32) * 32
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
@@ -226,6 +236,14 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
         norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # the level is now its own to give
         head.conv = nn.Sequential(head.conv, norm)  # type: ignore[assignment]
     return model
+
+
+def frozen_parts(recipe: Recipe, model: Monodepth) -> list[nn.Module]:
+    """The stem and the first blocks of an EfficientNet, which see what every photograph is made of."""
+    if not recipe.frozen:
+        return []
+    net: Any = model.encoder.net
+    return [net.conv_stem, net.bn1, *net.blocks[: recipe.frozen]]
 
 
 def without_head_batch_norm(model: Monodepth) -> Monodepth:

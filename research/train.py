@@ -27,7 +27,7 @@ from monodepth_lib.training import AverageMeter
 from .batch import Pairs, Pictures
 from .benchmarks.measure import machine
 from .loss import RecipeLoss
-from .recipe import Recipe, Row, make_model, without_head_batch_norm
+from .recipe import Recipe, Row, frozen_parts, make_model, without_head_batch_norm
 
 JUDGED_SIZE = (128, 416)  # every run's loss is computed at this size, or it could not be compared
 
@@ -83,7 +83,7 @@ class Course:
 def make_average(recipe: Recipe, model: nn.Module) -> AveragedModel:
     """The running average of the weights. It begins short: it does not remember the fresh network."""
 
-    def average(averaged: Tensor, new: Tensor, steps: Tensor) -> Tensor:
+    def average(averaged: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
         keep = min(recipe.ema, (int(steps) + 1) / (int(steps) + 10))
         return averaged.lerp(new, 1 - keep) if averaged.is_floating_point() else new
 
@@ -95,7 +95,7 @@ def make_optimizer(recipe: Recipe, model: Monodepth) -> torch.optim.Optimizer:
     groups = []
     for part, share in ((model.encoder, recipe.encoder_rate), (model.decoder, 1.0)):
         for kernels, decay in ((True, recipe.weight_decay), (False, 0.0)):
-            weights = [p for p in part.parameters() if (p.ndim > 1) == kernels]
+            weights = [p for p in part.parameters() if p.requires_grad and (p.ndim > 1) == kernels]
             groups.append({"params": weights, "weight_decay": decay, "share": share})
     return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)
 
@@ -125,6 +125,7 @@ def train(
     device = torch.device(budget.device)
     pairs, loss, course = Pairs(recipe, pictures, seed), RecipeLoss(recipe), Course(recipe, budget)
     model = make_model(recipe, pictures.cameras == "grey", seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = [part.requires_grad_(False) for part in frozen_parts(recipe, model)]
     optimizer = make_optimizer(recipe, model)
     average = make_average(recipe, model) if recipe.ema else None
     answer: Monodepth = average.module if average else model  # type: ignore[assignment]
@@ -154,8 +155,10 @@ def train(
             course.begin_step()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * group["share"] * course.factor()
-            batch = to_device(pairs.batch(course.steps), device)
+            batch = to_device(pairs.batch(course.steps, course.share), device)
             model.train()
+            for part in frozen:
+                part.eval()
             optimizer.zero_grad()
             with training.autocast(device, budget.precision):
                 disparities = model(batch["seen"])
@@ -174,7 +177,7 @@ def train(
             meter.add({"loss": total, **parts}, recipe.batch_size)
             course.end_step()
             if budget.every and course.steps % budget.every == 0 and course.share < 1:
-                means, found = meter.read(), measure(answer, recipe, pictures)
+                means, found = meter.read(), measure(answer, recipe, pictures, course.share)
                 done = {"step": course.steps, "minutes": course.seconds / 60, "train_loss": means["loss"]}
                 log(f"step {course.steps:>6} {done['minutes']:6.1f} min  train {means['loss']:.4f}  {said(found)}")
                 history.append({**done, **found})
@@ -237,17 +240,21 @@ def standard_loss(model: nn.Module, own: np.ndarray, judged: np.ndarray) -> floa
     return mean.read()["loss"]
 
 
-def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
+def measure(model: Monodepth, recipe: Recipe, pictures: Pictures, share: float = 1.0) -> dict:
     """`val_loss`; the mean metrics over the test images with truth, `plain` and with post-processing (`pp`), and these
-    images' standard deviation (`spread`) and number (`images`). A side without pairs is left out."""
+    images' standard deviation (`spread`) and number (`images`). A side without pairs is left out.
+
+    Measured at the size that it learns from when `share` of its training is over: at another one it looks worse.
+    """
     found: dict = {}
+    size = recipe.size_at(share)
     device = next(model.parameters()).device
     model = without_head_batch_norm(model)
     if pairs := pictures.pairs("val"):
-        own, judged = (pictures.stored(pairs, size) for size in (recipe.size, JUDGED_SIZE))
+        own, judged = (pictures.stored(pairs, one) for one in (size, JUDGED_SIZE))
         found["val_loss"] = standard_loss(model, own, judged)
     if pairs := pictures.pairs("test"):
-        quick, stored = faster_prediction(model), pictures.stored(pairs, recipe.size)
+        quick, stored = faster_prediction(model), pictures.stored(pairs, size)
         maps: list[list[Tensor]] = [[], []]
         for start in range(0, len(pairs), 8):
             for kept, new in zip(maps, testing.predict(quick, images(stored, start, 0).to(device)), strict=True):

@@ -33,7 +33,7 @@ TINY = Recipe(base_channels=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(
     base_channels=2, size=(32, 96), batch_size=4, head_batch_norm=True, zero_padding=True, full_scale=True, zoom=0.65,
     mean_normalised=True, graft=0.5, erase=0.5, disturb=0.6, often=2.0, pairs=7, schedule="cosine", warm_up=3,
-    weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5,
+    weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5, small_until=0.5,
 )  # fmt: skip
 needs_opencv = pytest.mark.skipif(not stereo.has_opencv(), reason="the extra sgm is not installed")
 
@@ -281,6 +281,14 @@ class TestNetwork:
             for a, b in zip(before, fresh(images), strict=True):
                 assert float(a.std()) > 1e-5 and torch.allclose(a, b, atol=1e-7)
 
+    def test_frozen_parts_keep_weights_and_statistics(self, data_dir, tmp_path, monkeypatch):
+        monkeypatch.setattr(train, "frozen_parts", lambda recipe, model: [model.encoder.stages[0]])
+        monkeypatch.setattr(train, "JUDGED_SIZE", (32, 96))
+        run(TINY, pictures(data_dir, tmp_path), tmp_path / "run", steps=2)
+        fresh, kept = make_model(TINY, False, 0).state_dict(), weights(tmp_path / "run")
+        same = {name for name in fresh if torch.equal(fresh[name], kept[name])}
+        assert {name for name in fresh if name.startswith("encoder.stages.0.")} == same
+
     def test_init_begins_from_weights(self, tmp_path, tiny):
         checkpoints.save_model(tiny(seed=5), tmp_path / "w.safetensors", (32, 96))
         model = make_model(Recipe(base_channels=2, init=str(tmp_path / "w.safetensors")), True, 0)
@@ -309,7 +317,7 @@ class TestBatch:
     def test_a_zoomed_pair_stays_rectified_and_its_hints_follow(self):
         pairs, wide, high = Ramps(replace(TINY, zoom=0.65, flip=False, colours=False)), [], []
         for index in range(40):
-            views, hint = pairs.one(index, np.random.default_rng(index))
+            views, hint = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
             left, right = 255 * views[..., 3:-3, 3:-3]  # at a crop's border the resize has half a window
             assert torch.allclose(right - left, torch.tensor([8.0, 0, 0]).view(3, 1, 1), atol=1e-2)
             wide.append(float(left[0, 10, -1] - left[0, 10, 0]) / 89)  # px of the stored picture to one of the new
@@ -322,7 +330,7 @@ class TestBatch:
 
     def test_without_zoom_pictures_are_as_they_are_stored(self):
         pairs = Ramps(replace(TINY, size=(48, 144), flip=False, colours=False))
-        views, hint = pairs.one(3, np.random.default_rng(0))
+        views, hint = pairs.one(3, np.random.default_rng(0), (48, 144))
         assert torch.equal((views * 255).round().byte().permute(0, 2, 3, 1), torch.from_numpy(pairs.stored[3]))
         assert torch.allclose(hint, torch.tensor(8 / 144), atol=1e-4)
 
@@ -331,7 +339,7 @@ class TestBatch:
         pairs.hints = np.stack([np.full((48, 144), 0.1), np.full((48, 144), 0.2)])[None].repeat(40, 0)
         plain, mirrored = 0, 0
         for index in range(20):
-            views, hint = pairs.one(index, np.random.default_rng(index))
+            views, hint = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
             stored = torch.from_numpy(pairs.stored[index]).permute(0, 3, 1, 2) / 255
             if torch.allclose(views, stored):
                 plain += float(hint[0, 0, 0]) == pytest.approx(0.1)
@@ -342,7 +350,7 @@ class TestBatch:
     def test_colours_change_in_half_of_the_pairs_alike_in_both_views(self):
         pairs, changed = Ramps(replace(TINY, size=(48, 144), flip=False)), 0
         for index in range(20):
-            views, _ = pairs.one(index, np.random.default_rng(index))
+            views, _ = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
             stored = torch.from_numpy(pairs.stored[index]).permute(0, 3, 1, 2) / 255
             changed += not torch.allclose(views, stored)
             assert torch.allclose(views[0, 0, :, 8:], views[1, 0, :, :-8], atol=1e-6)  # one change, both views
@@ -351,12 +359,12 @@ class TestBatch:
     def test_a_grey_run_sees_grey_and_tones_are_of_colour_pictures_alone(self):
         pairs = Ramps(replace(TINY, size=(48, 144), flip=False, colours=False, tones=True))
         pairs.grey = True
-        greys = [pairs.one(5, np.random.default_rng(seed))[0] for seed in range(20)]
+        greys = [pairs.one(5, np.random.default_rng(seed), (48, 144))[0] for seed in range(20)]
         luma = (torch.from_numpy(pairs.stored[5]) / 255 @ torch.tensor(batches.LUMA))[:, None]
         same = [torch.allclose(views, luma, atol=1e-5) for views in greys]
         assert greys[0].shape == (2, 1, 48, 144) and 4 < sum(same) < 16
         pairs.stored = np.repeat(pairs.stored[..., :1], 3, -1)  # a grey photograph
-        first, *others = [pairs.one(5, np.random.default_rng(seed))[0] for seed in range(9)]
+        first, *others = [pairs.one(5, np.random.default_rng(seed), (48, 144))[0] for seed in range(9)]
         assert all(torch.allclose(first, other, atol=1e-5) for other in others)
 
     def test_a_grafted_pair_keeps_its_disparity(self):
@@ -424,6 +432,18 @@ class TestBatch:
         first, second, again = (pairs.batch(step) for step in (0, 1, 0))
         assert torch.equal(first["seen"], again["seen"]) and first["name"] == again["name"]
         assert not torch.equal(first["seen"], second["seen"])
+
+    def test_the_first_share_of_a_run_sees_smaller_pictures_and_is_measured_at_them(
+        self, data_dir, tmp_path, monkeypatch
+    ):
+        recipe, where = replace(TINY, size=(64, 192), small_until=0.5, zoom=0.65), pictures(data_dir, tmp_path)
+        pairs = Pairs(recipe, where, 0)
+        sizes = [tuple(pairs.batch(0, share)["seen"].shape[-2:]) for share in (0.0, 0.4, 0.5, 1.0)]
+        assert sizes == [(64, 160), (64, 160), (64, 192), (64, 192)]
+        assert recipe.stored_size == (96, 288) == pairs.stored.shape[2:4]
+        monkeypatch.setattr(train, "measure", lambda *arguments: sizes.append(arguments[3:]) or {})
+        run(recipe, where, tmp_path / "out", steps=4, every=1)
+        assert sizes[4:] == [(0.25,), (0.5,), (0.75,), ()]
 
     @needs_opencv
     def test_a_pack_holds_small_pairs_and_their_hints(self, data_dir, tmp_path):
@@ -518,10 +538,10 @@ class TestRun:
         make = Pairs.batch
         for kill_at in (2, 5):
 
-            def killed(pairs, step, kill_at=kill_at):
+            def killed(pairs, step, share, kill_at=kill_at):
                 if step == kill_at:
                     raise KeyboardInterrupt
-                return make(pairs, step)
+                return make(pairs, step, share)
 
             monkeypatch.setattr(Pairs, "batch", killed)
             with pytest.raises(KeyboardInterrupt):

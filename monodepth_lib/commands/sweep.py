@@ -246,31 +246,6 @@ class Follower:
                     self.bar.refresh()
 
 
-def work(runs: Sequence[Job], devices: Sequence[str | None], cluster: str = "", ended: Callable | None = None) -> None:
-    """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
-
-    A line says where each begins and, by `ended(run, future)`, how it ends (else as its status.json has it). What goes
-    wrong in one run ends that one. Stopped, it stops them all, checkpoints and all.
-    """
-    with open_pool(devices, cluster) as (pool, stop, *others):
-        followers = {one.name: Follower(one) for one in runs}
-        waiting = {pool.submit(execute, one, project_root(), stop, *others): one for one in runs}
-        try:
-            while waiting:
-                done, _ = wait(waiting, 0.2, FIRST_COMPLETED)
-                for follower in followers.values():
-                    follower.look()
-                for future in done:
-                    one = waiting.pop(future)
-                    if (bar := followers.pop(one.name).bar) is not None:
-                        bar.close()
-                    tqdm.write(f"{one.name}: {(ended or how_it_ended)(one, future)}")
-                sys.stdout.flush()
-        finally:
-            stop.set()
-            wait(waiting, 60)
-
-
 def how_it_ended(one: Run, future: Future) -> str:
     """One sentence, which status.json has as well: also of a process that could not write it."""
     lines: list[str] = []
@@ -290,6 +265,36 @@ def how_it_ended(one: Run, future: Future) -> str:
         with contextlib.suppress(OSError):  # said here
             write_status(one.folder, state="failed", said=said)
     return f"done in {status['seconds']:.0f} s" if status["state"] == "done" else f"{status['state']}: {status['said']}"
+
+
+def work(
+    runs: Sequence[Job],
+    devices: Sequence[str | None],
+    cluster: str = "",
+    ended: Callable[..., str] = how_it_ended,
+) -> None:
+    """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
+
+    A line says where each begins and, by `ended(run, future)`, how it ends. What goes wrong in one run
+    ends that one. Stopped, it stops them all, checkpoints and all.
+    """
+    with open_pool(devices, cluster) as (pool, stop, *others):
+        followers = {one.name: Follower(one) for one in runs}
+        waiting = {pool.submit(execute, one, project_root(), stop, *others): one for one in runs}
+        try:
+            while waiting:
+                done, _ = wait(waiting, 0.2, FIRST_COMPLETED)
+                for follower in followers.values():
+                    follower.look()
+                for future in done:
+                    one = waiting.pop(future)
+                    if (bar := followers.pop(one.name).bar) is not None:
+                        bar.close()
+                    tqdm.write(f"{one.name}: {ended(one, future)}")
+                sys.stdout.flush()
+        finally:
+            stop.set()
+            wait(waiting, 60)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
