@@ -7,7 +7,10 @@ says what was expected, what came, and, for the mistakes that are often made, wh
 from __future__ import annotations
 
 import math
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +20,8 @@ from .transforms import change_colours
 
 Judge = Callable[[Any], str | None]
 EXERCISES: dict[str, Judge] = {}
+SOLVED: set[str] = set()  # exercises whose last check was right, in this session of the notebook
+NOT_THE_STUDENTS = tuple({str(Path(__file__).parent), *sysconfig.get_paths().values(), "<frozen"})
 
 
 def exercise(name: str) -> Callable[[Judge], Judge]:
@@ -68,15 +73,35 @@ def judge(name: str, answer: Any) -> str | None:
     except Exception as error:
         if "ellipsis" in str(error):  # a blank was reckoned with
             return compare(..., 0)
-        return f"your code raised {type(error).__name__}: {error}"
+        return f"your code raised {type(error).__name__}: {error}{last_own_line(error)}"
+
+
+def last_own_line(error: Exception) -> str:
+    """The last line of the student's own code before an error, below the message; empty where none was reached."""
+    own = [line for line in traceback.extract_tb(error.__traceback__) if not line.filename.startswith(NOT_THE_STUDENTS)]
+    return f"\n    line {own[-1].lineno} of the cell: {own[-1].line}" if own else ""
 
 
 def check(name: str, answer: Any, strict: bool = False) -> None:
-    """Prints whether the answer is right or what it lacks; with `strict` raises AssertionError instead of going on."""
+    """Prints whether the answer is right or what it lacks; with `strict` raises AssertionError instead of going on.
+
+    The last check of each exercise counts in `tally`.
+    """
     lacks = judge(name, answer)
+    (SOLVED.add if lacks is None else SOLVED.discard)(name)
     print(f"{name}: right" if lacks is None else f"{name}: {lacks}")
     if strict and lacks is not None:
         raise AssertionError(f"{name}: {lacks}")
+
+
+def tally(chapter: str) -> None:
+    """Prints how many exercises of a notebook are solved: `tally("3")` prints "0 of 5 exercises of notebook 03 ..."."""
+    names = [name for name in EXERCISES if name.split(".")[0] == chapter]
+    if not names:
+        chapters = sorted({name.split(".")[0] for name in EXERCISES}, key=int)
+        raise KeyError(f"no notebook {chapter!r} has exercises; there are {', '.join(chapters)}")
+    solved = sum(name in SOLVED for name in names)
+    print(f"{solved} of {len(names)} exercises of notebook {chapter:0>2} are solved")
 
 
 # --- 01 data preparation ----------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def prepare_dataloader(
 
 
 def process() -> tuple[int, int]:
-    """This process's place in the group and the group's size: (0, 1) without a group."""
+    """This process's number in its group and how many there are: (0, 1) without a group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -249,13 +249,17 @@ def set_epoch(loader: DataLoader, epoch: int) -> None:
 def pick_device(device: str = "auto") -> torch.device:
     """ "auto" is the GPU that torch sees (NVIDIA's or AMD's cuda, else Apple's mps), else the CPU.
 
-    Any other name is torch's own ("cpu", "cuda", "cuda:1", "mps"). Raises ValueError for a GPU that is not there.
+    Any other name is torch's own ("cpu", "cuda", "cuda:1", "mps"). Apple's is taken from torch 2.13 on: earlier ones
+    cannot repeat the border in `grid_sample` there. Raises ValueError for a GPU that is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    can_warp = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and can_warp}
     if device == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
     if not there.get(device.partition(":")[0], True):
-        raise ValueError(f"device is {device!r}, but torch sees no such GPU here: use device='auto' or 'cpu'")
+        raise ValueError(
+            f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
+        )
     return torch.device(device)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import time
@@ -143,14 +142,6 @@ def remove_leftovers(folder: Path, start: str) -> None:
         with contextlib.suppress(OSError):
             if old.name.startswith(start) and old.suffix == ".tmp" and time.time() - old.stat().st_mtime > 3600:
                 old.unlink()
-
-
-def short_name(name: str, longest: int = 200) -> str:
-    """`name`, or where it has more than `longest` bytes, its beginning and a hash of the whole: still its own name."""
-    if len(name.encode()) <= longest:
-        return name
-    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return name.encode()[: longest - len(end)].decode(errors="ignore") + end
 
 
 @contextlib.contextmanager

@@ -1,15 +1,17 @@
-"""Notebook 07: a drive's pictures beside their disparities, as a gif."""
+"""Notebook 07: a drive's pictures beside their disparities, as a gif, and its points in space, as a PLY."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import GifImagePlugin, Image
+from torch import Tensor
 
+from .depth import MAX_DEPTH, viewer_points
 from .files import atomic_write
 from .plots import colour_map, scale_bar
 
@@ -59,22 +61,16 @@ def side_by_side(
     return frame
 
 
-def write_gif(frames: Sequence[Image.Image], path: str | Path, frames_per_second: float = 10) -> Path:
-    """Writes an endless gif. Raises ValueError without frames, OSError naming a file that cannot be written."""
-    if not frames:
-        raise ValueError("a gif needs at least one frame")
+def write_gif(frames: Iterable[Image.Image], path: str | Path, frames_per_second: float = 10) -> Path:
+    """Writes an endless gif of frames, one after the other: given a generator, a long film never fills the memory.
+
+    Raises ValueError without frames, OSError naming a file that cannot be written.
+    """
     if frames_per_second <= 0:
         raise ValueError(f"frames_per_second is {frames_per_second}; it must be more than 0")
     path = Path(path)
     with atomic_write(path) as partial:
-        frames[0].save(
-            partial,
-            format="GIF",
-            save_all=True,
-            append_images=frames[1:],
-            duration=round(1000 / frames_per_second),
-            loop=0,
-        )
+        stream_gif(((frame, 1 / frames_per_second) for frame in frames), partial)
     return path
 
 
@@ -91,4 +87,27 @@ def stream_gif(frames: Iterable[tuple[Image.Image, float]], path: str | Path) ->
             indexed = picture.quantize(256)
             for block in GifImagePlugin.getdata(indexed, duration=round(1000 * seconds), include_color_table=True):
                 file.write(block)
+        if not file.tell():
+            raise ValueError("a gif needs at least one frame")
         file.write(b";")
+
+
+def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH) -> int:
+    """Writes a coloured point cloud that MeshLab and Open3D read; returns how many points it holds.
+
+    `points` (..., 3) are `point_cloud`'s, `colours` (..., 3) the picture's bytes at the same size; unknown points and
+    those beyond `furthest` metres are left out. Binary PLY, little endian: x to the right, y up, z backwards (the
+    camera sits at 0 and looks along -z), float, metres; red, green, blue, uchar. The file is written beside and
+    renamed. Raises ValueError like `viewer_points`, OSError naming a file that cannot be written.
+    """
+    xyz, rgb = viewer_points(points, colours, furthest)
+    names = ("x", "y", "z", "red", "green", "blue")
+    vertices = np.empty(len(xyz), dtype=list(zip(names, ["<f4"] * 3 + ["u1"] * 3, strict=True)))
+    for name, values in zip(names, [*xyz.T, *rgb.T], strict=True):
+        vertices[name] = values
+    header = ["ply", "format binary_little_endian 1.0", "comment metres; x right, y up, the camera looks along -z"]
+    header += [f"element vertex {len(xyz)}"]
+    header += [f"property {kind} {name}" for kind, name in zip(["float"] * 3 + ["uchar"] * 3, names, strict=True)]
+    with atomic_write(Path(path)) as partial:
+        partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
+    return len(xyz)

@@ -1,16 +1,14 @@
-"""What lies on disk: drives, pairs, calibration, true depth, named splits.
+"""What lies on disk: drives, pairs, true depth, named splits.
 
 A *drive* is one recording. Its pictures lie in one folder for each camera; a *pair* is the left and the right
 picture of one moment, found by the number in the file's name. Both of KITTI's layouts open (date folders or none),
 and KITTI stereo 2012/2015, whose `image_2` and `image_3` hold one pair a scene. A drive of your own has the folders
-`left` and `right`, and a `camera.json` in it or above it (`read_camera_file`).
+`left` and `right`, and a `camera.json` in it or above it (`calibration.read_camera_file`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import os
 import re
 import warnings
@@ -23,10 +21,23 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from .calibration import (
+    Calibration,
+    CameraName,
+    calibration,
+    laser_to_picture,
+    own_names,
+    own_path,
+    project_scan,
+    read_scan,
+)
+from .calibration import check_camera as check_camera
+from .calibration import nearest_file as nearest_file
+from .calibration import read_camera_file as read_camera_file
 from .files import OTHER_PICTURES, PICTURE_ERRORS, PICTURES, picture_size
 from .files import project_path as project_path
+from .files import read_picture as read_picture
 
-CameraName = Literal["colour", "grey"]
 Side = Literal["train", "val", "test"]
 TruthKind = Literal["auto", "depth", "disparity", "disparity-noc", "scan", "scan-x"]
 
@@ -39,20 +50,11 @@ CAMERAS = {
     "colour": [("image_02/data", "image_03/data"), ("image_2", "image_3"), ("left", "right")],
     "grey": [("image_00/data", "image_01/data"), ("image_0", "image_1")],
 }
-CAMERA_NUMBERS = {"colour": (2, 3), "grey": (0, 1)}  # in KITTI's calibration files
 
 # Where truth may lie inside a drive: KITTI's depth layout (metres·256), stereo 2012/2015 (pixels·256), laser scans.
 TRUE_DEPTH = {"colour": "proj_depth/groundtruth/image_02", "grey": "proj_depth/groundtruth/image_00"}
 TRUE_DISPARITY = ("disp_occ_0", "disp_occ", "disp_noc_0", "disp_noc")
 SCANS = ("velodyne_points/data", "velodyne")  # raw drives; odometry and object
-
-# Focal length in px by the width of the rectified picture (which tells KITTI's recording date) and the baselines in
-# metres, from the calibration files of the raw data set. The grey cameras stand a little further apart.
-FOCAL_PX = {1224: 707.0493, 1226: 707.0912, 1238: 718.3351, 1241: 718.8560, 1242: 721.5377}
-BASELINE_M = {
-    "colour": {1224: 0.53726, 1226: 0.53790, 1238: 0.53014, 1241: 0.53233, 1242: 0.53273},
-    "grey": {1224: 0.53714, 1226: 0.53715, 1238: 0.53719, 1241: 0.53717, 1242: 0.53715},
-}
 
 
 # --- splits and test lists: text files beside this module -------------------------------------------------------
@@ -132,7 +134,7 @@ class Pair:
             raise ValueError(f"{self.name} has no true depth")
         width, height = picture_size(self.left)
         if self.truth_kind.startswith("scan"):
-            points, matrix = read_scan(self.truth), laser_to_picture(self)
+            points, matrix = read_scan(self.truth), laser_to_picture(self.folder, self.left.stem, self.cameras)
             if self.calibration.width != width:
                 sizes = f"{self.left} is {width} px wide, and {self.calibration.source} is for {self.calibration.width}"
                 raise ValueError(f"{sizes} px: a laser scan fits pictures of KITTI's own size only")
@@ -169,7 +171,7 @@ NO_PARTNER = "has no partner in the other camera's folder: add or remove it"
 
 def _pairs_and_alone(drive: str | Path, cameras: CameraName, truth: TruthKind) -> tuple[list[Pair], list[Path]]:
     """The pairs of `find_pairs`, and the pictures without a partner."""
-    drive = _own_path(drive)
+    drive = own_path(drive)
     folders = camera_folders(drive, cameras)
     left, right = (_frames(folder) for folder in folders)
     for folder, frames in zip(folders, (left, right), strict=True):
@@ -189,7 +191,7 @@ def _pairs_and_alone(drive: str | Path, cameras: CameraName, truth: TruthKind) -
     scanned = [pair for pair in pairs if pair.truth_kind == "scan"]
     if truth == "auto" and scanned:
         try:
-            laser_to_picture(scanned[0])
+            laser_to_picture(drive, scanned[0].left.stem, cameras)
         except (FileNotFoundError, ValueError) as error:  # training and pictures do without
             warnings.warn(f"{drive.name}: its laser scans are left out, for {error}", stacklevel=3)
             pairs = [Pair(drive, pair.left, pair.right, cameras) for pair in pairs]
@@ -215,16 +217,6 @@ def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
         raise FileNotFoundError(f"{drive} has no {cameras} cameras, but {other} ones: use cameras={other!r}")
     expected = " and ".join(CAMERAS[cameras][0])
     raise FileNotFoundError(f"{drive} has no {cameras} pictures: it must hold {expected} (left and right)")
-
-
-def _own_path(drive: str | Path) -> Path:
-    """The absolute path of a drive. A symbolic link keeps its own name, and the folders around it."""
-    return Path(drive).resolve() if ".." in Path(drive).parts else Path(drive).absolute()
-
-
-def _own_names(drive: Path) -> list[str]:
-    """The name of a drive and, of a symbolic link, that of what it points to."""
-    return list(dict.fromkeys([drive.name, drive.resolve().name]))
 
 
 def _list_folder(folder: Path) -> list[Path]:
@@ -271,7 +263,7 @@ def _find_truths(drive: Path, cameras: str, truth: str) -> tuple[dict[tuple[int,
         for folder in drive.parents[:3]
         for packed in ("", "data_depth_annotated")  # Windows' "Extract all" adds a folder of the archive's name
         for side in ("train", "val")
-        for name in _own_names(drive)
+        for name in own_names(drive)
     ]
     places = {
         "depth": [folder / TRUE_DEPTH[cameras] for folder in (drive, *above)],
@@ -301,7 +293,7 @@ def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict
     A folder of a date is looked into wherever it is. Raises FileNotFoundError when `root` is missing or holds no
     drive, ValueError when two folders share a name that is `wanted` (None: any).
     """
-    root = _own_path(root)
+    root = own_path(root)
     if not os.path.isdir(root):
         raise FileNotFoundError(f"{root} is missing: give the folder that holds the drives as data_dir")
     found: dict[str, Path] = {}
@@ -506,166 +498,6 @@ def test_list_warning(train_drives: Collection[str] | None, test_pairs: Sequence
     )
 
 
-# --- calibration and truth --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A rectified stereo camera: focal length in px and baseline in metres, for pictures `width` px wide."""
-
-    focal_px: float
-    baseline_m: float
-    width: int
-    source: str
-    centre_px: tuple[float, float] | None = None
-
-    @property
-    def focal_baseline(self) -> float:
-        """f·B/W in metres: depth = metres / d, with d the disparity as a fraction of the width (any picture size)."""
-        return self.focal_px * self.baseline_m / self.width
-
-
-def check_camera(focal_px: float, baseline_m: float, width: int) -> None:
-    """Raises ValueError asking for the unit of a number that no stereo camera has; `width` is the pictures' in px."""
-    if not 0 < baseline_m <= 10:
-        asked = f". Is it in millimetres? Then write {baseline_m / 1000:g}" if baseline_m > 10 else ""
-        raise ValueError(f"baseline_m is {baseline_m:g}; cameras stand more than 0 and at most 10 metres apart{asked}")
-    if not 0.2 <= focal_px / width <= 5:
-        raise ValueError(
-            f"focal_px is {focal_px:g} for pictures {width} px wide; cameras have 0.2 to 5 times the width. Is it in "
-            "millimetres? Then write it times the width in px, divided by the sensor's width in millimetres"
-        )
-
-
-def read_calibration_lines(path: str | Path) -> dict[str, np.ndarray]:
-    """The lines "key: numbers" of one of KITTI's calibration files, float64; lines of words (a date) are left out."""
-    lines = {}
-    for line in Path(path).read_text(encoding="ascii", errors="replace").splitlines():
-        key, _, values = line.partition(":")
-        with contextlib.suppress(ValueError):
-            lines[key.strip()] = np.array(values.split(), dtype=float)
-    return lines
-
-
-def _matrix(lines: dict[str, np.ndarray], key: str, columns: int, path: str | Path) -> np.ndarray:
-    """The matrix (3, columns) of a line. Raises ValueError naming the file and the line that it lacks."""
-    values = lines.get(key, np.empty(0))
-    if values.size != 3 * columns or not np.isfinite(values).all():
-        lack = f"it has no line {key} of {3 * columns} numbers"
-        raise ValueError(f"{path} is not a whole KITTI calibration ({lack}): fetch the calibration archive again")
-    return values.reshape(3, columns)
-
-
-def _projection(lines: dict[str, np.ndarray], camera: int, path: str | Path) -> np.ndarray:
-    """P (3, 4) of a rectified camera 0 to 3: named P_rect_02 with raw drives and stereo 2015, else P2."""
-    return _matrix(lines, f"P{camera}" if f"P{camera}" in lines else f"P_rect_{camera:02d}", 4, path)
-
-
-def read_calibration_file(path: str | Path, cameras: CameraName = "colour", width: int = 0) -> Calibration:
-    """Reads a KITTI calibration of any kind: raw, stereo 2012 and 2015, odometry, object.
-
-    B = (P_left[0,3] - P_right[0,3]) / f. The files of raw drives and stereo 2015 tell the pictures' width; for the
-    others, give the `width` in px of the pictures, which must be KITTI's own. Raises ValueError naming file and line.
-    """
-    lines = read_calibration_lines(path)
-    left, right = CAMERA_NUMBERS[cameras]
-    p_left, p_right = _projection(lines, left, path), _projection(lines, right, path)
-    if f"P{left}" not in lines:
-        size = lines.get(f"S_rect_{left:02d}", np.empty(0))
-        width = int(size[0]) if size.size and np.isfinite(size[0]) else 0
-    elif abs(p_left[0, 2] / max(width, 1) - 0.5) > 0.1:
-        raise ValueError(
-            f"{path} has its optical centre at column {p_left[0, 2]:.0f}, which is far from the middle of pictures "
-            f"{width} px wide: take pictures of KITTI's own size"
-        )
-    focal = float(p_left[0, 0])
-    baseline = float(p_left[0, 3] - p_right[0, 3]) / focal if focal > 0 else 0.0
-    if not (focal > 0 and baseline > 0 and width > 0):
-        raise ValueError(f"{path} gives f = {focal} px, B = {baseline} m, W = {width} px: all must be positive")
-    return Calibration(focal, baseline, width, str(path), (float(p_left[0, 2]), float(p_left[1, 2])))
-
-
-def read_camera_file(path: str | Path) -> Calibration:
-    """Reads `camera.json`, the calibration of your own rectified cameras.
-
-    {"focal_px": 721.5, "baseline_m": 0.54, "width": 1242, "centre_px": [609.6, 172.9]}: focal length in px, distance
-    between the cameras in metres, the picture width in px that the focal length is given at (pictures of another size
-    are fine), and, if known, the optical centre (column, row). Raises ValueError naming the file and the key.
-    """
-    example = '{"focal_px": 721.5, "baseline_m": 0.54, "width": 1242}'
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): write it as {example}") from error
-    needed = "focal_px", "baseline_m", "width"
-    if not isinstance(entries, dict) or (missing := [key for key in needed if key not in entries]):
-        lack = f"lacks {', '.join(missing)}" if isinstance(entries, dict) else "is a list or a value"
-        raise ValueError(f"{path} {lack}: write it as {example}")
-    if unknown := sorted(set(entries) - {*needed, "centre_px"}):
-        raise ValueError(f"{path} has {', '.join(unknown)}, but only {', '.join(needed)} and centre_px are known")
-
-    named, centre = [(key, entries[key]) for key in needed], entries.get("centre_px")
-    if centre is not None:
-        if not isinstance(centre, list) or len(centre) != 2:
-            raise ValueError(f"{path}: centre_px is {centre!r}; it must be [column, row] in px, or left out")
-        named += [("centre_px", value) for value in centre]
-    for key, value in named:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise ValueError(f"{path}: {key} is {value!r}; it must be a number above 0 and below 1e9")
-        if key == "width" and value != int(value):
-            raise ValueError(f"{path}: width is {value!r}; it must be a whole number of px")
-    focal, baseline, width, *place = (float(value) for _, value in named)
-    try:
-        check_camera(focal, baseline, int(width))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Calibration(focal, baseline, int(width), str(path), (place[0], place[1]) if place else None)
-
-
-def nearest_file(drive: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that is a file in the drive or, if not there, in the three folders above it.
-
-    For a symbolic link the folders around the link come first, those around what it points to second.
-    """
-    folders = [folder for place in (drive, drive.resolve()) for folder in (place, *place.parents[:3])]
-    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
-
-
-def _dated(drive: Path, file: str) -> list[str]:
-    """A raw drive's file, beside the drive or in its date's folder, also as Windows' "Extract all" leaves it."""
-    dates = [name[:10] for name in _own_names(drive)]
-    return [file, *(f"{place}/{file}" for date in dates for place in (date, f"{date}_calib/{date}"))]
-
-
-def _calibration_path(drive: Path, frame: str) -> Path | None:
-    """The file that holds the calibration of a frame: your own, stereo 2015, stereo 2012 and object, odometry, raw."""
-    scene = frame.partition("_")[0]
-    of_frame = [f"calib_cam_to_cam/{scene}.txt", f"calib/{scene}.txt", "calib.txt"]
-    return nearest_file(drive, ["camera.json", *of_frame, *_dated(drive, "calib_cam_to_cam.txt")])
-
-
-def calibration(drive: str | Path, width: int, cameras: CameraName = "colour", frame: str = "") -> Calibration:
-    """The calibration of a drive whose pictures are `width` px wide.
-
-    Looks for your own `camera.json` and for KITTI's files in the drive, in the folders above it (three levels; the
-    nearest counts) and, for raw drives, in their folder of the drive's date: `calib_cam_to_cam.txt` (raw), `calib.txt`
-    (odometry), and, for a `frame` such as "000012_10", `calib/000012.txt` (object, stereo 2012) or
-    `calib_cam_to_cam/000012.txt` (stereo 2015). Else it uses KITTI's table by picture width, with a warning. Raises
-    ValueError when neither is there.
-    """
-    drive = _own_path(drive)
-    path = _calibration_path(drive, frame)
-    if path:
-        return read_camera_file(path) if path.name == "camera.json" else read_calibration_file(path, cameras, width)
-    if width not in BASELINE_M[cameras]:
-        raise ValueError(
-            f"{drive} has no calib_cam_to_cam.txt, and its pictures are {width} px wide, a width KITTI does not have: "
-            "put the date's calibration file beside the drive, or a camera.json for cameras of your own"
-        )
-    warnings.warn(f"{drive.name}: no calib_cam_to_cam.txt; using KITTI's f and B for {width} px", stacklevel=2)
-    return Calibration(FOCAL_PX[width], BASELINE_M[cameras][width], width, "table by picture width")
-
-
 def read_uint16(path: str | Path) -> np.ndarray:
     """A 16-bit PNG as float32, divided by 256 as KITTI stores depth (m) and disparity (px); 0 = unknown.
 
@@ -678,71 +510,3 @@ def read_uint16(path: str | Path) -> np.ndarray:
             return np.asarray(image, dtype=np.float32) / 256
     except PICTURE_ERRORS as error:
         raise ValueError(f"{path} cannot be read as a 16-bit PNG ({error}): fetch it again or remove it") from error
-
-
-def read_scan(path: str | Path) -> np.ndarray:
-    """A laser scan of KITTI: (N, 4) float32, x ahead, y to the left, z up in metres, and how much light came back.
-
-    Raises ValueError naming a file that holds something else.
-    """
-    content = Path(path).read_bytes()
-    found = f"{len(content)} bytes, not 16 for each point"
-    if content and len(content) % 16 == 0:
-        points = np.frombuffer(content, dtype="<f4").reshape(-1, 4)
-        if (np.abs(points[:, :3]) < 1000).all():  # the scanner reaches 120 m
-            return points
-        found = "points beyond 1 km"
-    raise ValueError(f"{path} cannot be read as a laser scan ({found}): fetch it again or remove it")
-
-
-def laser_to_picture(pair: Pair) -> np.ndarray:
-    """The matrix (3, 4) from a point (x, y, z, 1) of the laser to (u·Z, v·Z, Z) in the left picture, Z its depth, m.
-
-    Raw drives: P_rect_02 · R_rect_00 · [R|T] of `calib_velo_to_cam.txt` (grey pairs: P_rect_00); object: P2 · R0_rect ·
-    Tr_velo_to_cam; odometry: P2 · Tr. Raises FileNotFoundError naming the file that is missing.
-    """
-    path = _calibration_path(pair.folder, pair.left.stem)
-    if path is None:
-        raise FileNotFoundError(f"{pair.folder} has no calib_cam_to_cam.txt in or above it: fetch the date's calib.zip")
-    if path.name == "camera.json":
-        raise FileNotFoundError(f"{path} says nothing of a laser: only KITTI's scans can be used")
-    lines = read_calibration_lines(path)
-    rectify, move = np.eye(4), np.eye(4)
-    if "Tr" in lines:
-        move[:3] = _matrix(lines, "Tr", 4, path)
-    elif "Tr_velo_to_cam" in lines:
-        rectify[:3, :3] = _matrix(lines, "R0_rect", 3, path)
-        move[:3] = _matrix(lines, "Tr_velo_to_cam", 4, path)
-    else:
-        name = "calib_velo_to_cam.txt"
-        laser = nearest_file(pair.folder, _dated(pair.folder, name))
-        if laser is None:
-            raise FileNotFoundError(f"{pair.folder} has no {name} in or above it: fetch the date's calib.zip")
-        rectify[:3, :3] = _matrix(lines, "R_rect_00", 3, path)
-        laser_lines = read_calibration_lines(laser)
-        move[:3] = np.hstack([_matrix(laser_lines, "R", 3, laser), _matrix(laser_lines, "T", 1, laser)])
-    return _projection(lines, CAMERA_NUMBERS[pair.cameras][0], path) @ rectify @ move
-
-
-def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int], laser_x: bool = False) -> np.ndarray:
-    """Laser points (N, 4) as sparse depth (H, W) of a picture of that `size`, float32 metres along the optical axis.
-
-    0 = unknown; `matrix` is that of `laser_to_picture`. Points behind the scanner (x < 0) are dropped. u and v are
-    rounded and lowered by 1: KITTI's Matlab development kit draws them in Matlab's pixels, which count from 1, and the
-    evaluation that published figures come from (Monodepth, Monodepth2) does the same. It takes the laser's x for depth,
-    which is measured from the laser and not from the camera, some 0.28 m more: so does this with `laser_x`. Of several
-    points in a pixel the nearest counts: it hides the others. One thing is left out: when it looks for points of one
-    pixel, it takes the last pixel of a row and the first of the next for one.
-    """
-    height, width = size
-    ahead = points[points[:, 0] >= 0, :3].astype(np.float64)
-    u, v, depth = matrix[:, :3] @ ahead.T + matrix[:, 3:]
-    front = depth > 0
-    u, v, depth = u[front] / depth[front], v[front] / depth[front], depth[front]
-    if laser_x:
-        depth = ahead[front, 0]
-    column, row = np.rint(u) - 1, np.rint(v) - 1
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    nearest = np.full(size, np.inf)
-    np.minimum.at(nearest, (row[inside].astype(int), column[inside].astype(int)), depth[inside])
-    return np.where(np.isfinite(nearest), nearest, 0).astype(np.float32)

@@ -5,22 +5,22 @@ The network sees every picture at the size it was trained at; the answer is brou
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from . import depth, gif, testing
+from .checkpoints import load_model
 from .data import pick_device
-from .data import read_picture as read_stored
+from .fast import faster_prediction
+from .files import read_picture
 from .kitti import check_camera
-from .networks import for_prediction, load_model
 from .plots import colour_map
 
 Picture = Image.Image | np.ndarray | str | Path
@@ -116,14 +116,6 @@ def answer(image: Image.Image, disparity: Tensor, focal_baseline: float | None =
     return Prediction(image, own.numpy(), metres)
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """`data.read_picture`, turned as the camera was held (EXIF). Raises ValueError naming a file that is no picture."""
-    picture = read_stored(path)
-    with contextlib.suppress(Exception):  # Pillow reads EXIF only now; where that is damaged, the picture is not
-        return ImageOps.exif_transpose(picture)
-    return picture
-
-
 def to_picture(picture: Picture) -> Image.Image:
     """An RGB picture of 8 bits. Arrays hold 0 to 255 (uint8), 0 to 65535 (uint16) or 0 to 1 (float)."""
     if isinstance(picture, str | Path):
@@ -161,5 +153,5 @@ def load(
     if seen is None:
         raise ValueError("the model does not know the size it was trained at: give size=(height, width)")
     target = pick_device(device)
-    network = for_prediction(model).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = faster_prediction(model).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, seen, target, post_process)

@@ -7,6 +7,7 @@ so that a headless run fails where `interact` would swallow it.
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -31,6 +32,11 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def in_red(words: str) -> str:
+    """Words of an error as HTML; a <drive> in them is shown as it is."""
+    return f'<b style="color:#b00020">{html.escape(words)}</b>'
 
 
 class Panel(ipywidgets.VBox):
@@ -60,7 +66,7 @@ class Panel(ipywidgets.VBox):
         try:
             self.picture.value = png(self.image())
         except Exception as error:
-            self.message.value = f'<b style="color:#b00020">{type(error).__name__}: {error}</b>'
+            self.message.value = in_red(f"{type(error).__name__}: {error}")
             raise
         self.message.value = ""
 
@@ -425,20 +431,20 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
     model.eval()
 
     @lru_cache(maxsize=64)
-    def read(frame: int):
+    def read(frame: int) -> tuple[Image.Image, torch.Tensor | None]:
         pair = pairs[frame]
-        picture = data.read_picture(pair.left)
-        image = to_tensor(picture.resize((width, height), Image.Resampling.BILINEAR))
-        scales = [testing.predict(model, image[None].to(device), scale) for scale in range(4)]
-        maps = [(plain[0].cpu(), processed[0].cpu()) for plain, processed in scales]
-        truth = torch.from_numpy(pair.ground_truth()) if pair.truth else None
-        return picture, maps, pair.calibration.focal_baseline, truth
+        return data.read_picture(pair.left), torch.from_numpy(pair.ground_truth()) if pair.truth else None
+
+    @lru_cache(maxsize=64)
+    def predict(frame: int, scale: int) -> list[torch.Tensor]:
+        image = to_tensor(read(frame)[0].resize((width, height), Image.Resampling.BILINEAR))
+        return [maps[0].cpu() for maps in testing.predict(model, image[None].to(device), scale)]
 
     def draw(
         frame: int, scale: int, post_processing: bool, reach: tuple[int, int], error_map: bool, row: int, column: int
     ) -> Image.Image:
-        picture, maps, focal_baseline, truth = read(frame)
-        disparity = maps[scale][post_processing]
+        picture, truth = read(frame)
+        disparity, focal_baseline = predict(frame, scale)[post_processing], pairs[frame].calibration.focal_baseline
         full = truth.shape if truth is not None else (picture.height, picture.width)
         predicted = depth.disparity_to_depth(depth.resize_map(disparity, full), focal_baseline)
         size = 416, round(416 * picture.height / picture.width)
@@ -568,7 +574,7 @@ def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50
         try:
             below: ipywidgets.DOMWidget = point_view(points, colours, furthest)
         except ImportError as error:
-            below = ipywidgets.HTML(f'<b style="color:#b00020">{error}</b>')
+            below = ipywidgets.HTML(in_red(str(error)))
         box.children = (button, below)
 
     button.on_click(opened)

@@ -27,7 +27,7 @@ from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
 from test_training import SIZE, equal, run
 
-from monodepth_lib import checkpoints, data, gif, kitti, networks, training
+from monodepth_lib import checkpoints, data, gif, kitti, training
 from monodepth_lib.commands import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
@@ -482,7 +482,7 @@ def test_code_in_a_file_of_weights_does_not_run(tmp_path, monkeypatch):
     for content in (CHECKPOINTS["code in a torch file"], CHECKPOINTS["code in a plain pickle"]):
         (tmp_path / "w.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"w\.safetensors holds no monodepth weights .*: train again"):
-            networks.load_model(tmp_path / "w.safetensors")
+            checkpoints.load_model(tmp_path / "w.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
@@ -492,9 +492,9 @@ def not_finite(model):
 
 
 def test_weights_that_are_not_finite_are_refused_for_prediction_and_for_training(data_dir, tmp_path, tiny):
-    networks.save_model(not_finite(tiny()), tmp_path / "w.safetensors", SIZE)
+    checkpoints.save_model(not_finite(tiny()), tmp_path / "w.safetensors", SIZE)
     with pytest.raises(ValueError, match=r"w\.safetensors holds no .*a weight is not a finite number.*: train again"):
-        networks.load_model(tmp_path / "w.safetensors")
+        checkpoints.load_model(tmp_path / "w.safetensors")
     with pytest.raises(FloatingPointError, match="a weight of the network is not finite"):
         run(not_finite(tiny()), data_dir, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -553,7 +553,7 @@ def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, t
 
 WRITERS = {
     "last.pt": lambda path, model, data_dir: run(model, data_dir, path.parent),
-    "w.safetensors": lambda path, model, _: networks.save_model(model, path, SIZE),
+    "w.safetensors": lambda path, model, _: checkpoints.save_model(model, path, SIZE),
     "history.csv": lambda path, *_: checkpoints.write_history([{"epoch": 1}], path),
     "clip.gif": lambda path, *_: gif.write_gif([noise()], path),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 import re
 from pathlib import Path
@@ -377,3 +378,51 @@ def test_a_stub_is_not_done_yet_and_an_error_is_told(name, capsys):
     assert "boom" in capsys.readouterr().out
     with pytest.raises(AssertionError):
         checks.check(name, broken, strict=True)
+
+
+def test_the_tally_counts_the_last_check_of_each_exercise(capsys, monkeypatch):
+    monkeypatch.setattr(checks, "SOLVED", set())
+    checks.tally("3")
+    checks.check("3.1", lambda right, d_l: ...)
+    checks.tally("3")
+    checks.check("3.1", lambda right, d_l: losses.warp(right, -d_l))
+    checks.check("3.1", lambda right, d_l: losses.warp(right, -d_l))
+    checks.check("1.1", lambda d, f, b: f * b / d)
+    checks.tally("3")
+    checks.check("3.1", lambda right, d_l: right)  # changed afterwards, and wrong now
+    checks.tally("3")
+    said = [line for line in capsys.readouterr().out.splitlines() if " of 5 " in line]
+    assert said == [f"{solved} of 5 exercises of notebook 03 are solved" for solved in (0, 0, 1, 0)]
+    with pytest.raises(KeyError, match=r"no notebook '9'.*1, 2, 3"):
+        checks.tally("9")
+
+
+def own_code(source: str):
+    """What a student's cell defines, compiled as Jupyter does it: the traceback finds the source."""
+    name = "/tmp/ipykernel_1/2.py"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    cell: dict = {"losses": losses}
+    exec(compile(source, name, "exec"), cell)
+    return cell["answer"]
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "line"),
+    [
+        ("return losses.warp(right, -disparity)", "NameError: name 'disparity' is not defined", 2),
+        ("return losses.warp(right)", "TypeError: warp() missing 1 required positional argument", 2),
+        ("return losses.warp(right, d_l[0, 0, 0])", "IndexError: too many indices for tensor", 2),  # raised in ours
+        ("return (lambda d: d + 'px')(d_l)", "TypeError", 2),
+    ],
+)
+def test_an_error_shows_the_students_own_last_line(body, error, line, capsys):
+    checks.check("3.1", own_code(f"def answer(right, d_l):\n    {body}\n"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"3.1: your code raised {error}")
+    assert second == f"    line {line} of the cell: {body}"
+
+
+def test_an_error_before_the_students_code_shows_no_line(capsys):
+    checks.check("3.1", own_code("def answer(right):\n    return right\n"))  # one argument too few
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "takes 1 positional argument but 2 were given" in said

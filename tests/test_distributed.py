@@ -24,8 +24,8 @@ from monodepth_lib.training import AverageMeter, share_model
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 ARGUMENTS = "--model unet --base-channels 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
 
-# torchrun's workers: `commands.train`, with batch normalisation in evaluation, so that no statistics depend on which share
-# of the batch a process sees, and (where asked for) one that is killed in the second step of epoch 2
+# torchrun's workers: `commands.train`, with batch normalisation in evaluation, so that no statistics depend on a
+# process's share of the batch, and (where asked for) one that is killed in the second step of epoch 2
 WORKER = """
 import os, signal, sys
 import torch

@@ -312,6 +312,38 @@ def test_the_cell_of_notebook_01_fetches_what_it_is_told(server, tmp_path, monke
         exec(cell, {"fetch_kitti": f"{DATE}_drive_0099", "download": module})
 
 
+def test_some_frames_of_a_drive_and_later_all(server, get, tmp_path):
+    command = [DRIVE, "--to", str(tmp_path / "data"), "--base-url", server.url]
+    assert main([*command, "--frames", "1:3"]) == 0
+    pairs = find_pairs(find_drives(tmp_path / "data")[DRIVE])
+    assert [pair.left.stem for pair in pairs] == ["0000000001", "0000000002"]
+    assert server.sent < 4 * 34_000 + 2 * 34_000 + 20_000  # a frame between two wanted ones is read and dropped
+    server.sent = 0
+    assert main([*command, "--frames", "1:3"]) == 0
+    assert server.sent < 20_000, "only the table is read again"
+    assert main([*command, "--frames", ":2", "--scans"]) == 0
+    assert len(list((tmp_path / "data" / DATE / DRIVE / "velodyne_points/data").iterdir())) == 2
+    assert get() == {}
+    assert tree(tmp_path / "data").keys() > COLOUR.keys()
+
+
+def test_frames_that_a_drive_does_not_have_are_named(get, tmp_path):
+    assert re.search(r"sync\.zip has no frame from 500 to 519: ask for others", get(frames=(500, 520))[DRIVE])
+    assert only_hidden(tmp_path / "data")
+
+
+def test_a_file_that_was_not_fetched_is_never_replaced(get, tmp_path):
+    """The user's own picture under the name of a frame; a calibration that he measured anew."""
+    mine = {f"{DATE}/{DRIVE}/image_02/data/0000000001.png": b"edited", f"{DATE}/calib_cam_to_cam.txt": b"measured"}
+    for name, content in mine.items():
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(content)
+    failed = get()
+    assert set(failed) == {DRIVE, f"{DATE}_calib"}
+    assert re.search(r"0000000001\.png is not the archive's file .*: it stays; rename or remove it", failed[DRIVE])
+    assert tree(tmp_path / "data") == mine
+
+
 def test_dry_run_writes_nothing(get, tmp_path, capsys):
     assert get(dry_run=True) == {}
     assert not (tmp_path / "data").exists()
@@ -729,11 +761,19 @@ def test_a_picture_that_is_none_is_named(server, get, tmp_path, content, why):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["lab", "--jpeg", "200"], "jpeg is 200"),
+        (["lab", "--jpeg", "200"], "argument --jpeg: 200 must be at least 1 and at most 95"),
+        (["lab", "--tries", "0"], "argument --tries: 0 must be"),
+        (["lab", "--timeout", "nan"], "argument --timeout: nan is not finite"),
+        (["lab", "--frames", "5:5"], "argument --frames: .5:5. names no frames"),
+        (["lab", "--frames", "-3:"], "argument --frames: expected one argument"),
         (["nonsense"], "names 'nonsense', which is no drive"),
         (["lab", "--base-url", "ftp://x"], "must begin with https"),
+        (["lab", "--base-url", "http://[x"], r"base URL .http://\[x. is no address"),
     ],
 )
 def test_wrong_arguments(arguments, why, capsys, tmp_path):
-    assert main([*arguments, "--to", str(tmp_path)]) == 2
-    assert why in capsys.readouterr().err
+    try:
+        assert main([*arguments, "--to", str(tmp_path)]) == 2
+    except SystemExit as stop:  # argparse
+        assert stop.code == 2
+    assert re.search(why, capsys.readouterr().err)

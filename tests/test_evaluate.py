@@ -1,23 +1,30 @@
-"""The command that measures weights."""
+"""The command that measures weights: what it writes, what reaches the figures, what is said when it cannot."""
 
 import csv
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from synthetic import make_stereo_2015, write_calibration
+from synthetic import make_drive, make_stereo_2015, write_calibration, write_scan
 
-from monodepth_lib import kitti, testing
-from monodepth_lib.checkpoints import load_model, save_model
+from monodepth_lib import checkpoints, kitti, testing
 from monodepth_lib.commands import evaluate
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.depth import METRICS
-from monodepth_lib.kitti import select_pairs
+from monodepth_lib.files import project_root
 
 SIZE = (32, 96)
+
+
+@pytest.fixture
+def without_opencv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def weights(tmp_path, tiny):
     with torch.no_grad():
         torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)
     path = tmp_path / "mine.safetensors"
-    save_model(model, path, SIZE)
+    checkpoints.save_model(model, path, SIZE)
     return path
 
 
@@ -38,20 +45,22 @@ def command(*arguments):
 def test_the_command_measures_and_writes(weights, data_dir, tmp_path, capsys, without_opencv):
     assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / "out", "--batch-size", 2) == 0
     printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "out/metrics.json").read_text())
+    report = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))
     assert report["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert (report["weights"], report.images, report["size"]) == ("mine.safetensors", 5, [32, 96])
-    assert report.drives == ["2020_01_01_drive_0004_sync"]
+    assert (report["weights"], report["images"], report["size"]) == ("mine.safetensors", 5, [32, 96])
+    assert report["drives"] == ["2020_01_01_drive_0004_sync"]
     assert report["post_processing"] is True
 
-    loader = prepare_dataloader(select_pairs(data_dir, "test"), size=SIZE)
-    batches = testing.predict_loader(load_model(weights), loader, "cpu")
-    processed = torch.cat([post_processed for _, _, post_processed in batches])
-    expected = testing.mean_row(testing.score(loader.dataset.pairs, processed), "mine, post-processed")
-    assert {key: report.means[0][key] for key in METRICS} == pytest.approx({k: expected[k] for k in METRICS}, rel=1e-4)
+    pairs = kitti.select_pairs(data_dir, "test")
+    batches = testing.predict_loader(checkpoints.load_model(weights), prepare_dataloader(pairs, size=SIZE), "cpu")
+    processed = torch.cat([batch[2] for batch in batches])
+    expected = testing.mean_row(testing.score(pairs, processed), "mine, post-processed")
+    assert {key: report["means"][0][key] for key in METRICS} == pytest.approx(
+        {k: expected[k] for k in METRICS}, rel=1e-4
+    )
     assert testing.table([expected]).splitlines()[1].split()[2:] == printed.splitlines()[3].split()[2:]
 
-    with open(tmp_path / "out/metrics.csv", newline="") as file:
+    with open(tmp_path / "out/metrics.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 10  # five images, the model and the baseline
     assert lines[0]["answer"] == "mine, post-processed" and lines[5]["answer"].startswith("baseline")
@@ -64,27 +73,27 @@ def test_the_command_measures_and_writes(weights, data_dir, tmp_path, capsys, wi
         "median_scaling": "False",
         "post_processing": "True",
     }
-    assert np.mean([float(line["abs_rel"]) for line in lines[:5]]) == pytest.approx(report.means[0]["abs_rel"])
+    assert np.mean([float(line["abs_rel"]) for line in lines[:5]]) == pytest.approx(report["means"][0]["abs_rel"])
 
 
 def test_the_commands_options_reach_the_figures(weights, data_dir, tmp_path, without_opencv):
-    def measured(*options):
-        assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / "out", *options) == 0
-        return json.loads((tmp_path / "out/metrics.json").read_text())
+    def measured(*options, output="out"):
+        assert command("--weights", weights, "--data", data_dir, "--output", tmp_path / output, *options) == 0
+        return json.loads((tmp_path / output / "metrics.json").read_text(encoding="utf-8"))
 
     usual = measured()
     plain = measured("--no-post-process")
     assert plain["means"][0]["name"] == "mine, plain" and plain["post_processing"] is False
-    small = measured("--size", 16, 64)
-    assert small["size"] == [16, 64]
+    small = measured("--size", 64, 96)
+    assert small["size"] == [64, 96]
     cropped = measured("--crop", "eigen", "--cap", 50)
     assert (cropped["crop"], cropped["cap_m"]) == ("eigen", 50)
     assert cropped["per_image"][0]["pixels"] < usual["per_image"][0]["pixels"]
     scaled = measured("--median-scaling")
     assert scaled["median_scaling"] is True
-    results = [report.means[0]["abs_rel"] for report in (usual, plain, small, scaled)]
+    results = [report["means"][0]["abs_rel"] for report in (usual, plain, small, scaled)]
     assert len(set(results)) == 4
-    named = measured("--drives", "2020_01_01_drive_0004_sync")
+    named = measured("--drives", "2020_01_01_drive_0004_sync", output="other")
     assert named["split"] == "2020_01_01_drive_0004_sync" and named["means"] == usual["means"]
 
 
@@ -92,9 +101,9 @@ def test_one_drive_is_data_enough(weights, tmp_path, without_opencv, capsys):
     root = make_stereo_2015(tmp_path / "stereo_2015", shift=4)
     write_calibration(root / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     assert command("--weights", weights, "--data", root, "--output", tmp_path / "out") == 0
-    report = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert (report.images, report.truth, report.drives) == (3, ["disparity"], ["stereo_2015"])
-    assert not any("neighbouring" in note for note in report.notes)  # three scenes, not one film
+    report = json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))
+    assert (report["images"], report["truth"], report["drives"]) == (3, ["disparity"], ["stereo_2015"])
+    assert not any("neighbouring" in note for note in report["notes"])  # three scenes, not one film
 
 
 def test_a_warning_becomes_a_note_once(weights, tmp_path, without_opencv, monkeypatch, capsys):
@@ -115,13 +124,13 @@ def test_a_warning_becomes_a_note_once(weights, tmp_path, without_opencv, monkey
 def test_what_the_weights_have_seen_is_said(data_dir, tmp_path, tiny, without_opencv, capsys, monkeypatch):
     drive = "2020_01_01_drive_0004_sync"
     path = tmp_path / "seen.safetensors"
-    save_model(tiny(), path, SIZE, train_drives=["a", drive], val_drives=["b"])
+    checkpoints.save_model(tiny(), path, SIZE, train_drives=["a", drive], val_drives=["b"])
     told = []
     monkeypatch.setattr(kitti, "test_list_warning", lambda drives, pairs: told.append((drives, len(pairs))) or "EIGEN")
     assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert f"note: the weights were trained or chosen on {drive}" in printed and "note: EIGEN" in printed
-    save_model(tiny(), path, SIZE)
+    checkpoints.save_model(tiny(), path, SIZE)
     assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
     assert "were trained or chosen" not in capsys.readouterr().out
     assert told == [({"a", "b", drive}, 5), (None, 5)]
@@ -132,7 +141,8 @@ def test_what_the_weights_have_seen_is_said(data_dir, tmp_path, tiny, without_op
     [
         (["--weights", "nothing"], "nothing.safetensors is missing"),
         (["--drives", "no_such_drive"], "lacks no_such_drive"),
-        (["--drives", "2020_01_01_drive_0001_sync"], "no pair has a truth"),
+        (["--drives", "2020_01_01_drive_0001_sync"], "data0: no pair has a truth of the kind asked for (auto)"),
+        (["--device", "gpu"], "gpu"),
         (["--cameras", "grey"], "use cameras='colour'"),
     ],
 )
@@ -143,16 +153,61 @@ def test_what_cannot_be_measured_is_one_sentence(weights, data_dir, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_takes_the_truth_it_is_told(scanned, weights, tmp_path, without_opencv):
-    for truth, crop in (("auto", "none"), ("depth", "none"), ("scan", "garg")):
-        assert command("--weights", weights, "--data", scanned, "--truth", truth, "--output", tmp_path / "out") == 0
-        report = json.loads((tmp_path / "out/metrics.json").read_text())
-        assert (report.truth, report.protocol.crop) == (["depth" if truth == "auto" else truth], crop)
-    assert command("--weights", weights, "--data", scanned, "--truth", "disparity", "--output", tmp_path / "out") == 2
+def test_warnings_that_come_before_an_error_are_told_with_it(weights, tmp_path, capsys):
+    """Scans whose calibration is missing: without the warning, one learns only that no pair has a truth."""
+    drive = make_drive(tmp_path / "data/mine", range(2))
+    for frame in range(2):
+        write_scan(drive / f"velodyne_points/data/{frame:010d}.bin", [(8, 0, 0)])
+    assert command("--weights", weights, "--data", drive, "--output", tmp_path / "out") == 2
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("note: mine: its laser scans are left out, for ") and "calib_cam_to_cam.txt" in first
+    assert "no pair has a truth" in last
 
 
-def test_a_device_that_is_not_there_is_said(data_dir, tmp_path, tiny, capsys):
-    save_model(tiny(), tmp_path / "w.safetensors", SIZE)
-    options = ["--weights", str(tmp_path / "w.safetensors"), "--data", str(data_dir), "--output", str(tmp_path / "out")]
-    assert evaluate.main([*options, "--device", "gpu"]) == 2
-    assert "gpu" in capsys.readouterr().err
+def test_results_of_other_weights_and_files_of_the_users_stay(weights, data_dir, tmp_path, capsys, without_opencv):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(weights.read_bytes())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.csv").write_bytes(b"my own table")
+    for path in (weights, weights, other):
+        assert command("--weights", path, "--data", data_dir, "--output", tmp_path / "out") == 0
+        assert f"{tmp_path}/out holds results of other weights or data, or" in capsys.readouterr().out
+    assert (tmp_path / "out/metrics.csv").read_bytes() == b"my own table"
+    names = [json.loads((tmp_path / f"out_{n}/metrics.json").read_text(encoding="utf-8"))["weights"] for n in (2, 3)]
+    assert names == ["mine.safetensors", "other.safetensors"] and not (tmp_path / "out_4").exists()
+
+
+@pytest.mark.parametrize("encoding", ["cp936", "cp1252"])
+def test_files_are_utf_8_whatever_the_systems_encoding(weights, tmp_path, encoding):
+    """A drive named by its owner, on a Windows of his country; the console shows what it can."""
+    root = make_stereo_2015(tmp_path / "日本·é")
+    write_calibration(root / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
+    code = f"""if True:
+        import locale, sys
+        locale.getpreferredencoding = lambda *_: {encoding!r}
+        from monodepth_lib.commands import evaluate, start
+        start(lambda: evaluate.main(sys.argv[1:]))
+    """
+    options = ["--weights", str(weights), "--data", str(root), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(project_root())}
+    done = subprocess.run([sys.executable, "-c", code, *options], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"mean over images" in done.stdout
+    assert "日本·é" in (tmp_path / "out/metrics.csv").read_text(encoding="utf-8")
+    assert "日本·é" in json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["drives"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cap", "-1"], "argument --cap: -1 must be more than 0"),
+        (["--cap", "nan"], "argument --cap: nan is not finite"),
+        (["--batch-size", "0"], "argument --batch-size: 0 must"),
+        (["--size", "0", "96"], "argument --size: 0 must"),
+        (["--drives", "x,"], "argument --drives/--split: 'x,' has an empty name"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_named(options, said, capsys):
+    with pytest.raises(SystemExit):
+        command("--weights", "unet_sample", "--data", "data", *options)
+    assert said in capsys.readouterr().err

@@ -11,10 +11,11 @@ import torch
 from synthetic import texture
 
 from monodepth_lib import networks
+from monodepth_lib.checkpoints import load_model, save_model
 from monodepth_lib.commands import export
 from monodepth_lib.commands.export import OUTPUTS, export_onnx
 from monodepth_lib.files import project_root
-from monodepth_lib.networks import NETWORKS, get_model, load_model, save_model
+from monodepth_lib.networks import NETWORKS, get_model
 
 IN_CI = os.environ.get("CI") == "true"  # there it may not skip
 if not IN_CI:

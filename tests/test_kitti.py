@@ -18,7 +18,7 @@ from synthetic import (
     write_uint16,
 )
 
-from monodepth_lib import files, kitti
+from monodepth_lib import calibration, files, kitti
 
 # the thirteen drives of the lab: date, number
 LAB = [("2011_09_26", n) for n in (2, 14, 20, 35, 56, 79, 84, 101, 117)] + [
@@ -342,7 +342,7 @@ def test_truth_belongs_to_the_frame_of_the_same_number(tmp_path):
 
 def test_calibration_of_both_camera_pairs(tmp_path):
     path = write_calibration(tmp_path / "calib_cam_to_cam.txt")
-    colour, grey = kitti.read_calibration_file(path), kitti.read_calibration_file(path, "grey")
+    colour, grey = calibration.read_calibration_file(path), calibration.read_calibration_file(path, "grey")
     assert (colour.focal_px, colour.width) == (721.5377, 1242)
     assert colour.baseline_m == pytest.approx(0.53)
     assert grey.baseline_m == pytest.approx(0.54)
@@ -428,7 +428,7 @@ def test_pictures_that_are_not_of_the_calibrations_size_are_refused(tmp_path):
     path = put_text(tmp_path / "calib.txt", projections())
     for width in (48, 192):
         with pytest.raises(ValueError, match=rf"calib\.txt has its optical centre at column 48.*{width} px"):
-            kitti.read_calibration_file(path, width=width)
+            calibration.read_calibration_file(path, width=width)
 
 
 # --- laser scans ---
@@ -563,7 +563,7 @@ def test_scans_of_odometry_and_object_use_their_own_calibration(tmp_path, name, 
     pair = kitti.find_pairs(drive)[1]
     assert pair.truth == drive.resolve() / "velodyne/000013.bin"
     # by hand: (-2, 1, 10) in the camera, u·Z = 100·(-2) + 48·10 + 4, v·Z = 100·1 + 16·10
-    assert kitti.laser_to_picture(pair) @ [11, 2, -1, 1] == pytest.approx([284, 260, 10])
+    assert calibration.laser_to_picture(pair.folder, pair.left.stem) @ [11, 2, -1, 1] == pytest.approx([284, 260, 10])
 
 
 def test_frames_without_a_scan_are_without_truth(tmp_path):
@@ -591,7 +591,7 @@ def test_a_lasers_calibration_that_lacks_a_line_names_it(tmp_path, name, line):
     path = pair.folder.parent / name
     path.write_text("\n".join(text for text in path.read_text().splitlines() if not text.startswith(f"{line}:")))
     with pytest.raises(ValueError, match=rf"{name} is not a whole KITTI calibration \(it has no line {line} of"):
-        kitti.laser_to_picture(pair)
+        calibration.laser_to_picture(pair.folder, pair.left.stem)
 
 
 # --- truth ---
@@ -749,7 +749,7 @@ def test_the_nearest_calibration_counts(tmp_path):
 
 def test_the_optical_centre_may_be_left_out(tmp_path):
     entries = {key: CAMERA[key] for key in ("focal_px", "baseline_m", "width")}
-    assert kitti.read_camera_file(write_camera(tmp_path, entries)).centre_px is None
+    assert calibration.read_camera_file(write_camera(tmp_path, entries)).centre_px is None
 
 
 def test_own_pictures_without_a_camera_file_are_told_of_it(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from plyfile import PlyData
 
 from monodepth_lib import widgets
-from monodepth_lib.depth import point_cloud, scale_camera, viewer_points, write_ply
+from monodepth_lib.depth import point_cloud, scale_camera, viewer_points
+from monodepth_lib.gif import write_ply
 
 
 def test_points_by_hand():

@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 from synthetic import texture, to_picture
 from torchvision.transforms.functional import to_tensor
 
-from monodepth_lib import data, depth, gif, kitti, networks, plots, testing
+from monodepth_lib import checkpoints, depth, files, gif, kitti, networks, plots, testing
 from monodepth_lib.commands import export, predict
-from monodepth_lib.commands.paths import Outputs
+from monodepth_lib.commands.outputs import Outputs
 from monodepth_lib.pictures import Predictor, answer, load
 from monodepth_lib.transforms import image_transforms
 
@@ -36,7 +36,7 @@ def model():
 @pytest.fixture(scope="module")
 def weights(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    networks.save_model(model, path, SIZE)
+    checkpoints.save_model(model, path, SIZE)
     return path
 
 
@@ -289,7 +289,7 @@ def test_damaged_exif_does_not_cost_the_picture(run, tmp_path):
     content = (tmp_path / "p.jpg").read_bytes()
     (tmp_path / "p.jpg").write_bytes(content.replace(b"Exif\x00\x00MM", b"Exif\x00\x00MX", 1))
     with pytest.raises(SyntaxError):
-        ImageOps.exif_transpose(data.read_picture(tmp_path / "p.jpg"))
+        ImageOps.exif_transpose(files.read_picture(tmp_path / "p.jpg"))
     assert run(tmp_path / "p.jpg") == 0
 
 

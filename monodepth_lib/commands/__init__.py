@@ -25,10 +25,10 @@ def command_parser(name: str, words: str | None, example: str) -> argparse.Argum
 
 def short_name(name: str, room: int = 200) -> str:
     """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
-    if len(name.encode()) <= room:
+    content = os.fsencode(name)
+    if len(content) <= room:
         return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: room - 9].decode(errors='ignore')}-{mark}"
+    return f"{content[: room - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 # --- types for argparse: each says which argument is wrong and what it may be ---
@@ -70,7 +70,7 @@ def names(text: str) -> str:
 
 def here(text: str) -> Path:
     """A path of the command line: it counts from where the user stands."""
-    return Path(text).expanduser().absolute()
+    return Path(os.path.abspath(os.path.expanduser(text)))  # pathlib's stops at a ~ that is nobody's
 
 
 def weights(text: str) -> str:

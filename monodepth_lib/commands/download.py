@@ -1,9 +1,9 @@
-"""Fetches KITTI's raw drives: `python -m monodepth_lib.commands.download lab --to data`.
+"""Fetches KITTI's raw drives: `monodepth download lab --to data`.
 
 A drive's archive holds four cameras and the laser scans; training wants two cameras. A zip archive ends with a table of
 its members, so where the server sends parts of a file ("ranges"; KITTI's does) only the table and the members wanted
 are fetched. Everything lands where `unzip` would put it, `data/2011_09_26/2011_09_26_drive_0002_sync`, and a stopped
-fetch goes on where it was: start the same command again.
+fetch goes on where it was: start the same command again. A file of the user's own is never replaced.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ import urllib3
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..files import project_path
-from ..kitti import SPLITS, TEST_LISTS, find_drives
+from ..files import atomic_write, project_path
+from ..kitti import SPLITS, TEST_LISTS, find_drives, frame_key
+from . import command_parser, here, number, start
 
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
 PARTS = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01"), "scans": ("velodyne_points",)}
@@ -79,7 +80,7 @@ def named_drives(names: Sequence[str]) -> list[str]:
         if name in SPLITS:
             drives += [drive for side in SPLITS[name].values() for drive in side]
             drives += TEST_LISTS["eigen"] if name == "eigen" else []
-        elif (path := project_path(name)).is_file():
+        elif os.path.isfile(path := Path(name)) or os.path.isfile(path := project_path(name)):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             entries = [line.partition("#")[0].strip() for line in lines]
             drives += [_drive(e, str(path)) for e in entries if e and not re.search(r"\d_calib(\.zip)?$", e)]
@@ -126,7 +127,7 @@ class Server:
         """`step()`, again when the connection fails. Raises ConnectionError after `tries` attempts."""
         for attempt in range(self.tries):
             if attempt:
-                time.sleep(self.wait * 2 ** (attempt - 1))
+                time.sleep(min(60, self.wait * 2 ** min(attempt - 1, 10)))
             try:
                 return step()
             except TRANSIENT as error:
@@ -393,9 +394,8 @@ def write_record(folder: Path, parts: Sequence[str], members: dict[str, int]) ->
     """Notes beside what was there before that these parts are whole, and how many bytes each member has."""
     before = read_record(folder)
     record = {"parts": sorted({*before["parts"], *parts}), "members": before["members"] | members}
-    temporary = folder / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(record), encoding="utf-8")
-    os.replace(temporary, folder / RECORD)
+    with atomic_write(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(record), encoding="utf-8")
 
 
 def is_whole(folder: Path, parts: Sequence[str]) -> bool:
@@ -424,15 +424,13 @@ def write_member(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path,
             image = _load_png(temporary)
             with temporary.open("wb") as file:
                 image.save(file, format="JPEG", quality=jpeg)
+        os.replace(temporary, path)
     except FAULTY_ZIP as error:
-        temporary.unlink(missing_ok=True)
         raise ValueError(
             f"{member.filename} arrived damaged ({error}): start the same command again, or give another --base-url"
         ) from error
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    os.replace(temporary, path)
     return path.stat().st_size
 
 
@@ -448,14 +446,29 @@ def _load_png(path: Path) -> Image.Image:
     return image
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a drive: its `parts`, pictures as JPEG of a quality or as they are, some or all frames."""
+
+    parts: Sequence[str] = PARTS["colour"]
+    jpeg: int | None = None
+    frames: tuple[int, int] | None = None  # the first, and the one after the last
+
+    def takes(self, name: str) -> bool:
+        """Whether a member (its name below the drive) is wanted; no parts mean all, as in calibration."""
+        if not belongs(name, self.parts):
+            return False
+        key = frame_key(Path(name))
+        return self.frames is None or "/data/" not in name or not key or key[0] in range(*self.frames)
+
+
 @dataclass
 class Job:
     """An archive that has something we want: where it goes, and (with ranges) its table and the members missing."""
 
     archive: Archive
     folder: Path  # the drive's own, or the date's for calibration
-    parts: Sequence[str]  # the drive's parts that are wanted; none for calibration
-    jpeg: int | None
+    wish: Wish
     size: int
     zip_file: zipfile.ZipFile | None = None
     wanted: dict[str, int] = field(default_factory=dict)  # name below the folder: bytes
@@ -469,36 +482,52 @@ class Job:
     @property
     def part(self) -> Path:
         """Where the members are collected until all are there; hidden, so that nobody takes it for a drive."""
-        form = ".jpeg" if self.jpeg is not None and self.archive.is_drive else ""
+        form = ".jpeg" if self.wish.jpeg is not None and self.archive.is_drive else ""
         parent = self.folder.parent if self.archive.is_drive else self.folder
         return parent / f".{self.archive.name}{form}.part"
 
     def choose(self) -> None:
-        """Fills `wanted` and `missing`: the parts' members, and those of them that are not on the disk."""
+        """Fills `wanted` and `missing`: the members wished for, and those of them that are not on the disk.
+
+        Raises ValueError when the archive lacks a part or the frames, or a file in the way is not of our making.
+        """
         assert self.zip_file is not None
         self.wanted, self.missing = {}, []
+        ours, foreign = read_record(self.folder)["members"], []
         for member in sorted(self.zip_file.infolist(), key=lambda entry: entry.header_offset):
             name = member.filename[len(self.archive.folder) + 1 :]
             if not name or member.is_dir():
                 continue
-            if belongs(name, self.parts):
+            if self.wish.takes(name):
                 self.wanted[name] = member.file_size
                 if not any(stored(place, name, member.file_size) for place in (self.folder, self.part)):
                     self.missing.append(member)
+                    foreign += [name] if os.path.lexists(self.folder / name) and name not in ours else []
         there = {name.partition("/")[0] for name in self.wanted}
-        lacking = [part for part in self.parts if part not in there and part != EVERYTHING]
+        lacking = [part for part in self.wish.parts if part not in there and part != EVERYTHING]
         if lacking:
             raise ValueError(
                 f"{self.archive.url} has no {', '.join(lacking)}: ask for other parts, or leave the drive out"
             )
+        if self.wish.frames and self.archive.is_drive and not any("/data/" in name for name in self.wanted):
+            first, last = self.wish.frames
+            raise ValueError(
+                f"{self.archive.url} has no frame from {first} to {last - 1}: ask for others with --frames"
+            )
+        if foreign:
+            more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+            raise ValueError(
+                f"{self.folder / foreign[0]}{more} is not the archive's file and was not fetched by this command: it "
+                "stays; rename or remove it, then start the same command again"
+            )
 
 
-def plan(server: Server, archive: Archive, folder: Path, parts: Sequence[str], jpeg: int | None) -> Job:
+def plan(server: Server, archive: Archive, folder: Path, wish: Wish) -> Job:
     """Asks the server for an archive's size and, where it sends ranges, reads the table and chooses the members."""
     size, ranges = server.patiently(archive.url, lambda: server.size(archive.url))
     if size > LARGEST_ARCHIVE:
         raise ValueError(f"{archive.url} claims {in_units(size)}: that is no archive of KITTI")
-    job = Job(archive, folder, parts, jpeg, size)
+    job = Job(archive, folder, wish, size)
     if ranges:
         job.zip_file = open_archive(RemoteFile(server, archive.url, size), archive, size)
         job.choose()
@@ -530,7 +559,7 @@ def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
             if isinstance(remote, RemoteFile):
                 remote.until = ends[member.filename]
             path = part / member.filename[len(job.archive.folder) + 1 :]
-            after += write_member(job.zip_file, member, path, job.jpeg)
+            after += write_member(job.zip_file, member, path, job.wish.jpeg)
             before += member.file_size
             if raw is None:
                 bar.update(member.compress_size)
@@ -542,14 +571,15 @@ def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
         job.zip_file.close()
         if remote is not None:
             remote.close()
+    whole_parts = job.wish.parts if job.wish.frames is None else ()
     if job.folder.is_dir():  # calibration, or a drive to which scans are added
         for path in [path for path in part.rglob("*") if path.is_file()]:
             target = job.folder / path.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-        write_record(job.folder, job.parts, job.wanted)
+        write_record(job.folder, whole_parts, job.wanted)
     else:
-        write_record(part, job.parts, job.wanted)
+        write_record(part, whole_parts, job.wanted)
         os.rename(part, job.folder)
     for left in job.folder.parent.glob(f".{job.archive.name}*.part") if job.archive.is_drive else [part]:
         shutil.rmtree(left)
@@ -571,7 +601,7 @@ def check_space(jobs: Sequence[Job], to: Path) -> None:
     need = 0.0
     largest = 0
     for job in jobs:
-        share = JPEG_SHARE if job.jpeg is not None else 1
+        share = JPEG_SHARE if job.wish.jpeg is not None else 1
         if job.zip_file is None:  # unpacked beside the archive; which then goes
             need += job.size * share
             largest = max(largest, job.size)
@@ -608,6 +638,7 @@ def download(
     parts: Sequence[str] = PARTS["colour"],
     *,
     jpeg: int | None = None,
+    frames: tuple[int, int] | None = None,
     base_url: str = BASE_URL,
     server: Server | None = None,
     dry_run: bool = False,
@@ -617,7 +648,8 @@ def download(
 
     `names`: see `named_drives`, or several separated by commas; `parts`: folders of a drive, or ("all",). What is there
     already is not fetched again, drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are
-    stored as JPEG, which is smaller and loses detail (README says what that costs). `dry_run` stops after the sizes;
+    stored as JPEG, which is smaller and loses detail. `frames` (first, after the last) takes these alone of each drive,
+    by the numbers in the files' names. `dry_run` stops after the sizes;
     `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the others. Raises
     ConnectionError when the server cannot be reached at all, OSError when the space does not suffice, ValueError for
     wrong arguments.
@@ -626,6 +658,10 @@ def download(
         raise ValueError(f"jpeg is {jpeg}; the quality must be from 1 to 95, such as 92")
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"the base URL is {base_url!r}; it must begin with https:// or http://")
+    try:
+        requests.Request("GET", base_url).prepare()
+    except ValueError as error:
+        raise ValueError(f"the base URL {base_url!r} is no address ({error})") from error
     asked = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
     archives = archives_of(named_drives(asked), base_url)
     server, to = server or Server(), project_path(to)
@@ -637,12 +673,12 @@ def download(
     jobs, done = [], 0
     for archive in archives:
         folder = there.get(archive.name, to / archive.folder)
-        own_parts = parts if archive.is_drive else ()
-        if is_whole(folder, own_parts):
+        wish = Wish(parts, jpeg, frames) if archive.is_drive else Wish((), jpeg)
+        if is_whole(folder, wish.parts):
             done += 1
             continue
         try:
-            job = plan(server, archive, folder, own_parts, jpeg)
+            job = plan(server, archive, folder, wish)
         except (ValueError, FileNotFoundError) as error:
             failed[archive.name] = str(error)
             continue
@@ -684,25 +720,33 @@ def download(
     return failed
 
 
+def frame_range(text: str) -> tuple[int, int]:
+    """A command line's frames: "0:20" are the first twenty, as Python counts."""
+    match = re.fullmatch(r"([0-9]{0,9}):([0-9]{1,9})", text)
+    if not match or int(match[1] or 0) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} names no frames; write the first and the one after the last: 0:20")
+    return int(match[1] or 0), int(match[2])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0 when all is there, 1 when something failed, 2 for wrong arguments, 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.download", description=__doc__)
+    parser = command_parser(
+        "download", __doc__, "monodepth download 2011_09_26_drive_0002_sync --frames 0:20 --to data"
+    )
     add = parser.add_argument
     add("names", nargs="+", help=f"drives, a list file, or {', '.join(SPLITS)}")
-    add("--to", default="data", help="the folder that holds the date folders (default: data)")
+    add("--to", type=here, default="data", help="the folder that holds the date folders (default: data)")
+    add("--frames", type=frame_range, metavar="A:B", help="of each drive the frames A to B - 1 alone, as 0:20")
     add("--scans", action="store_true", help="the laser scans as well")
     add("--grey", action="store_true", help="the grey cameras as well")
     add("--all", action="store_true", help="everything in the archives")
-    add(
-        "--jpeg",
-        type=int,
-        metavar="QUALITY",
-        help="store pictures as JPEG, such as 92: what that costs is not measured",
-    )
+    quality = number(int, 1, highest=95)
+    add("--jpeg", type=quality, metavar="QUALITY", help="store pictures as JPEG, such as 92: its cost is not measured")
     add("--dry-run", action="store_true", help="print the sizes and stop")
     add("--base-url", default=BASE_URL, help=f"a mirror (default: {BASE_URL})")
-    add("--tries", type=int, default=Server.tries, help="attempts in a row without a byte (default: %(default)s)")
-    add("--timeout", type=float, default=Server.timeout, help="seconds of silence (default: %(default)s)")
+    tries, seconds = number(int, 1, highest=1000), number(float, above=0, highest=86400)
+    add("--tries", type=tries, default=Server.tries, help="attempts in a row without a byte (default: %(default)s)")
+    add("--timeout", type=seconds, default=Server.timeout, help="seconds of silence (default: %(default)s)")
     options = parser.parse_args(arguments)
     parts = PARTS["colour"] + PARTS["scans"] * options.scans + PARTS["grey"] * options.grey
     try:
@@ -711,8 +755,9 @@ def main(arguments: list[str] | None = None) -> int:
             options.to,
             (EVERYTHING,) if options.all else parts,
             jpeg=options.jpeg,
+            frames=options.frames,
             base_url=options.base_url,
-            server=Server(max(1, options.tries), timeout=options.timeout),
+            server=Server(options.tries, timeout=options.timeout),
             dry_run=options.dry_run,
         )
     except KeyboardInterrupt:
@@ -730,4 +775,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -4,8 +4,6 @@ The file holds the network at one picture size. Its input is `images` (N, 3, H, 
 outputs `disparity`, `disparity_2`, `disparity_4`, `disparity_8` are (N, 2, h, w) at 1, 1/2, 1/4 and 1/8 of the size,
 left and right, as fractions of the width. The file is run and compared with torch before it is kept.
 `monodepth predict --onnx FILE` uses it.
-
-Example: monodepth export --weights unet_kitti --onnx unet_kitti.onnx
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..checkpoints import load_model
 from ..files import atomic_write
-from ..networks import SMALLEST, Monodepth, load_model
-from . import number, start
-from .paths import user_path, user_weights
+from ..networks import SMALLEST, Monodepth
+from . import command_parser, here, number, start, weights
 
 OUTPUTS = ("disparity", "disparity_2", "disparity_4", "disparity_8")
 TOLERANCE = 1e-4  # of the width: a file further from torch's answer is not kept
@@ -96,11 +94,13 @@ def check_free(path: Path) -> None:
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="monodepth export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_parser("export", __doc__, "monodepth export --weights unet_kitti --onnx unet_kitti.onnx")
+    parser.add_argument(
+        "--weights", required=True, type=weights, help="a name in models/, or the path of a .safetensors file"
     )
-    parser.add_argument("--weights", required=True, help="a name in models/, or the path of a .safetensors file")
-    parser.add_argument("--onnx", metavar="FILE", help="the file to write (default: output/export/WEIGHTS.onnx)")
+    parser.add_argument(
+        "--onnx", type=here, metavar="FILE", help="the file to write (default: output/export/WEIGHTS.onnx)"
+    )
     parser.add_argument("--size", nargs=2, type=number(int, SMALLEST, highest=4096), metavar=("H", "W"))
     return parser.parse_args(arguments)
 
@@ -108,10 +108,10 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 1 not done."""
     options = read_options(arguments)
-    path = user_path(options.onnx or f"output/export/{Path(options.weights).stem}.onnx")
+    path = options.onnx or here(f"output/export/{Path(options.weights).stem}.onnx")
     try:
         check_free(path)
-        model = load_model(user_weights(options.weights))
+        model = load_model(options.weights)
         difference = export_onnx(model, path, options.size)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)

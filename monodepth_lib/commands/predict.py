@@ -19,8 +19,6 @@ between those two cameras.
 
 A run replaces what an earlier run made of the same file, and nothing else: other names get a number, which is said.
 The exit status is 0 when all is done, 1 when something was skipped (it is named), 2 when nothing could be done.
-
-Example: monodepth predict holiday/ --weights unet_kitti --focal-px 1400 --baseline-m 0.54
 """
 
 from __future__ import annotations
@@ -47,8 +45,8 @@ from ..data import write_npy_header
 from ..files import atomic_write
 from ..networks import MAX_DISPARITY, SMALLEST
 from ..pictures import OnnxNetwork, Prediction, Predictor, answer, load, read_picture
-from . import number, positive, start
-from .paths import Outputs, user_path, user_weights
+from . import command_parser, here, number, positive, start, weights
+from .outputs import Outputs
 
 PICTURES = sorted({*kitti.PICTURES, ".bmp", ".tif", ".tiff", ".webp"})
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -65,14 +63,14 @@ Frame = tuple[Image.Image, float]  # a clip's picture and the seconds it is show
 # --- what is there to predict -----------------------------------------------------------------------------------
 
 
-def find_inputs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+def find_inputs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     """The picture and clip files among `paths` and directly in their folders; and what is wrong with a path, in words.
 
     What an earlier run wrote is left out. A file that is named is taken whatever its suffix.
     """
     found: dict[Path, None] = {}
     problems = []
-    for path in map(user_path, paths):
+    for path in paths:
         files: list[Path] = []
         if os.path.isdir(path):
             try:
@@ -303,20 +301,35 @@ def write_clip(
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="monodepth predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    example = "monodepth predict holiday/ --weights unet_kitti --focal-px 1400 --baseline-m 0.54"
+    parser = command_parser("predict", __doc__, example)
     add = parser.add_argument
-    add("paths", nargs="+", metavar="PATH", help="a picture, a gif, a video, or a folder of them")
+    add("paths", nargs="+", type=here, metavar="PATH", help="a picture, a gif, a video, or a folder of them")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--weights", help="a .safetensors file, or a name in models/ such as unet_sample")
     network.add_argument(
-        "--onnx", metavar="FILE", help="a file of monodepth export, run by onnxruntime: on a CPU often faster"
+        "--weights", type=weights, help="a .safetensors file, or a name in models/ such as unet_sample"
     )
-    add("--output", default="output/predict", metavar="FOLDER", help="where to write (default: output/predict)")
+    network.add_argument(
+        "--onnx",
+        type=here,
+        metavar="FILE",
+        help="a file of monodepth export, run by onnxruntime: on a CPU often faster",
+    )
+    add(
+        "--output",
+        type=here,
+        default="output/predict",
+        metavar="FOLDER",
+        help="where to write (default: output/predict)",
+    )
     add("--focal-px", type=positive(float), metavar="F", help="focal length, in px of the pictures given")
     add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in metres, as 0.54")
-    add("--camera", metavar="FILE", help="camera.json with focal_px, baseline_m and width, in place of those two")
+    add(
+        "--camera",
+        type=here,
+        metavar="FILE",
+        help="camera.json with focal_px, baseline_m and width, in place of those two",
+    )
     add("--size", nargs=2, type=number(int, SMALLEST, highest=4096), metavar=("H", "W"), help="what the network sees")
     add("--no-post-process", action="store_true", help="do not blend with the mirrored picture's answer: half the work")
     add("--width", type=positive(int), default=640, help="px, of picture and map in the colour outputs (default: 640)")
@@ -341,16 +354,16 @@ def load_network(options: argparse.Namespace) -> Predictor:
     """The network of `--weights` or `--onnx`. Raises one of FAILURES with what is wrong."""
     post_process = not options.no_post_process
     if options.onnx:
-        network = OnnxNetwork(user_path(options.onnx))
+        network = OnnxNetwork(options.onnx)
         return Predictor(network, network.size, post_process=post_process)
     size = tuple(options.size) if options.size else None
-    return load(user_weights(options.weights), size=size, device=options.device, post_process=post_process)
+    return load(options.weights, size=size, device=options.device, post_process=post_process)
 
 
 def camera_of(options: argparse.Namespace) -> Callable[[int], float | None]:
     """Turns a picture's width into the camera's f·B/W, None without a camera. Raises ValueError for strange numbers."""
     if options.camera:
-        file = user_path(options.camera)
+        file = options.camera
         if not file.is_file():
             raise FileNotFoundError(f"--camera {file} is missing: write focal_px, baseline_m and width there, as JSON")
         focal_baseline = kitti.read_camera_file(file).focal_baseline
@@ -436,7 +449,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         focal_baseline_at = camera_of(options)
         network = load_network(options)
-        outputs = Outputs(user_path(options.output))
+        outputs = Outputs(options.output)
         stems = output_stems(paths, outputs)
     except FAILURES as error:
         print(error, file=sys.stderr)

@@ -1,15 +1,15 @@
-"""Are the pairs fit for training? `python -m monodepth_lib.commands.rectify data/mine` looks at some and says.
+"""Are the pairs fit for training? `monodepth rectify data/mine` looks at some and says.
 
 A rectified pair shows every point in one row of both pictures, further left in the right one (notebook 01). Here some
 hundred corners of the left picture are looked for in the right one, in the rows above and below too, and what is found
 tells of what goes wrong with cameras of one's own: views that are turned or shifted against each other, exchanged
-views, pictures of unequal size, pictures of different moments.
+views, pictures of unequal size, pictures of different moments. A picture of each drive shows what was seen.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -23,13 +23,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from .. import data, kitti, plots
+from .. import kitti, plots
+from ..files import atomic_write, picture_size, read_picture
+from . import command_parser, here, names, number, start
+from .outputs import Outputs
 
 WIDE = 640  # px: wider pictures are reduced to this, enough to see a tenth of a pixel
 WINDOW = 11  # px, the square that is compared
 REACH, RISE = 0.15, 0.03  # how far to look sideways, and up or down, in parts of the width
 DETAIL = 1e-4  # least corner strength: grey values (0 to 1) that change by 0.01 a pixel in every direction
 ALIKE = 0.8  # least correlation of two windows of one thing
+SMALLEST = (200, 60)  # px, width and height: offsets are known to a tenth of a px, and here 0.16 px are fine
 STEADY = 0.5  # px of the reduced picture: points of one pair lie this close to a smooth course of offsets
 
 # What a drive may show. KITTI's drives have up to 0.4 px of 1242 at the centre and the edges, the grey ones 1.5 px in
@@ -136,7 +140,7 @@ class Found:
 def find_points(left: Tensor, right: Tensor) -> Found:
     """Corners of `left` (H, W) found in `right`, and from there in `left` again at their own place."""
     high, wide = left.shape
-    points = corners(left)
+    points = corners(left) if min(left.shape) > 2 * WINDOW else torch.zeros(0, 2)
     if len(points) < 12:  # twice what a course needs
         return Found(len(points))
     moved, r = look_for(left, right, points)
@@ -172,22 +176,22 @@ class Look:
 def look_at(pairs: Sequence[kitti.Pair], index: int) -> Look:
     """Looks at pair `index` of a drive, and for its left picture in the right pictures before and after."""
     pair = pairs[index]
-    picture = data.read_picture(pair.left)
+    picture = read_picture(pair.left)
     left = reduced(picture)
     beside = {}
     for name, place in (("before", index - 1), ("after", index + 1)):
         if 0 <= place < len(pairs):
-            right = reduced(data.read_picture(pairs[place].right))
+            right = reduced(read_picture(pairs[place].right))
             if right.shape == left.shape:
                 beside[name] = find_points(left, right).share
-    return Look(pair, picture.size, find_points(left, reduced(data.read_picture(pair.right))), beside)
+    return Look(pair, picture.size, find_points(left, reduced(read_picture(pair.right))), beside)
 
 
 def unequal_sizes(pairs: Sequence[kitti.Pair]) -> list[tuple[kitti.Pair, str]]:
     """The pairs of unequal size, each with its files and sizes. Raises ValueError naming an unreadable file."""
     unequal = []
     for pair in pairs:
-        sizes = ["x".join(map(str, data.picture_size(path))) for path in (pair.left, pair.right)]
+        sizes = ["x".join(map(str, picture_size(path))) for path in (pair.left, pair.right)]
         if sizes[0] != sizes[1]:
             unequal.append((pair, f"{pair.left} is {sizes[0]} px, {pair.right} is {sizes[1]} px"))
     return unequal
@@ -273,6 +277,9 @@ def misaligned(report: Report) -> str | None:
 
 def find_faults(report: Report) -> list[str]:
     """What is wrong with a drive's looks, in words with the remedy."""
+    width, height = report.looks[0].size
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return [f"too small to tell, {width}x{height} px: look at pictures of {SMALLEST[0]}x{SMALLEST[1]} px or more"]
     number = sum(look.own.corners for look in report.looks)
     if number < 20 * len(report.looks):
         return [f"too little detail, {number} corners in {len(report.looks)} pictures: look at more pairs (--frames)"]
@@ -307,7 +314,7 @@ def find_faults(report: Report) -> list[str]:
 
 def check_drive(drive: str | Path, cameras: kitti.CameraName = "colour", frames: int = 5) -> Report:
     """Looks at `frames` pairs spread over a drive. What `kitti.find_pairs` and reading raise is a fault, too."""
-    report = Report(Path(drive).resolve().name, 0)
+    report = Report(Path(os.path.abspath(drive)).name, 0)
     try:
         pairs = kitti.find_pairs(drive, cameras)
         report.pairs = len(pairs)
@@ -330,7 +337,7 @@ def draw(report: Report) -> Image.Image:
     """The pair `shown` of a report that has one, with what was found in all pairs looked at."""
     assert report.shown is not None
     pair = report.shown
-    views = data.read_picture(pair.left), data.read_picture(pair.right)
+    views = read_picture(pair.left), read_picture(pair.right)
     title = textwrap.fill(f"{pair.name}: {'; '.join(report.faults) or 'well'}", 130, break_on_hyphens=False)
     if not report.looks:
         return plots.figure_image(plots.rectification(*views, title))
@@ -346,34 +353,36 @@ def draw(report: Report) -> Image.Image:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 all is well, 1 a drive has a fault or none was found."""
-    parser = argparse.ArgumentParser(prog="python -m monodepth_lib.commands.rectify", description=__doc__)
-    parser.add_argument("data", help="folder with drives; a relative path counts from the project's folder")
+    parser = command_parser("rectify", __doc__, "monodepth rectify data/mine --frames 10")
+    parser.add_argument("data", type=here, help="folder with drives")
     parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="default: colour; own: colour")
-    parser.add_argument("--drives", help="names separated by commas (default: all)")
-    parser.add_argument("--frames", type=int, default=5, help="pairs to look at in each drive (default: 5)")
-    parser.add_argument("--output", default="output/rectification", help="folder for a picture of each drive")
+    parser.add_argument("--drives", type=names, help="names separated by commas (default: all)")
+    parser.add_argument("--frames", type=number(int, 1), default=5, help="pairs to look at in each drive (default: 5)")
+    parser.add_argument(
+        "--output", type=here, default="output/rectify", help="where the pictures go (default: output/rectify)"
+    )
     options = parser.parse_args(arguments)
-    output = kitti.project_path(options.output)
+    root, outputs = options.data, Outputs(options.output)
     try:
-        if options.frames < 1:
-            raise ValueError(f"--frames is {options.frames}; it must be at least 1")
-        drives = kitti.find_drives(kitti.project_path(options.data))
-        if options.drives:
-            drives = kitti.select_drives(kitti.project_path(options.data), "train", options.drives)
-        output.mkdir(parents=True, exist_ok=True)
+        drives = kitti.select_drives(root, "train", options.drives) if options.drives else kitti.find_drives(root)
         faults = 0
         for name, drive in drives.items():
             report = check_drive(drive, options.cameras, options.frames)
             faults += bool(report.faults)
             print(report.line(), flush=True)
             if report.shown:
-                draw(report).save(output / f"{name}.png")
+                file = outputs.choose(name.replace("/", "_"), [".png"], str(drive)) + ".png"
+                with atomic_write(outputs.folder / file) as partial:
+                    draw(report).save(partial, format="PNG")
+                outputs.note(file, str(drive))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{len(drives) - faults} of {len(drives)} drives are well; pictures are in {output}")
+    if outputs.numbered:
+        print(outputs.told())
+    print(f"{len(drives) - faults} of {len(drives)} drives are well; pictures are in {outputs.folder}")
     return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

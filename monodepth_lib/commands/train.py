@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from ..checkpoints import load_model
 from ..data import pick_device, prepare_dataloader, process
 from ..files import project_path
-from ..kitti import CAMERAS, check_split, select_drives, select_pairs
+from ..kitti import CAMERAS, Side, check_split, select_drives, select_pairs
 from ..networks import get_model
 from ..training import PROFILES, Settings, settings, train
 from . import command_parser, here, names, number, positive, seed, start, weights
@@ -83,7 +83,7 @@ def loaders(options: argparse.Namespace, config: Settings) -> tuple[DataLoader, 
     processes = process()[1]
     if config.batch_size % processes:
         raise ValueError(f"batch_size is {config.batch_size}; {processes} processes cannot share it out evenly")
-    sides = {"train": options.train_drives, "val": options.val_drives}
+    sides: dict[Side, str | None] = {"train": options.train_drives, "val": options.val_drives}
     check_split(*(select_drives(options.data_dir, side, drives) for side, drives in sides.items()))
     train_pairs, val_pairs = (
         select_pairs(options.data_dir, side, drives, cameras=options.cameras, bad_pairs=options.bad_pairs)

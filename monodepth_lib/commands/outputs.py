@@ -1,34 +1,15 @@
-"""Where a command reads and writes: paths as the user wrote them, and results that replace nothing of his."""
+"""The results that a command writes: they replace those of an earlier run, and nothing of the user's."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
-LONGEST = 200  # bytes of a result's name: most file systems take 255, and an end and a temporary name come behind it
-
-
-def user_path(text: str | Path) -> Path:
-    """A path of the command line: relative ones count from where the user stands, ~ is his home where he has one."""
-    return Path(os.path.abspath(os.path.expanduser(text)))
-
-
-def user_weights(text: str) -> str | Path:
-    """Weights of the command line: the path of a .safetensors file, or the name of a model as it stands."""
-    return user_path(text) if text.endswith(".safetensors") else text
-
-
-def shortened(name: str, longest: int = LONGEST) -> str:
-    """`name`, if it has more bytes than `longest` cut and ended by a hash of the whole, so that two stay two."""
-    content = os.fsencode(name)
-    if len(content) <= longest:
-        return name
-    return f"{content[: longest - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
+from . import short_name
 
 
 class Outputs:
@@ -61,7 +42,7 @@ class Outputs:
 
     def choose(self, name: str, ends: Sequence[str], source: str, taken: Callable[[str], bool] | None = None) -> str:
         """`name`, or the first of name_2, name_3, ... that is not `taken` and replaces nothing with any of `ends`."""
-        short = shortened(name)
+        short = short_name(name)
         for number in count(1):
             chosen = short if number == 1 else f"{short}_{number}"
             if not (taken and taken(chosen)):

@@ -223,7 +223,7 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
     assert "right_0000.png cannot be read" in torn
     assert bad.startswith("bad: views are swapped")
     assert last.startswith("1 of 3 drives are well")
-    assert sorted(path.name for path in output.iterdir()) == ["bad.png", "good.png"]
+    assert sorted(path.name for path in output.glob("*.png")) == ["bad.png", "good.png"]
     with Image.open(output / "bad.png") as picture:
         assert picture.width > 800
     assert rectify.main([str(tmp_path / "data"), "--drives", "good", "--output", str(output)]) == 0
@@ -233,7 +233,6 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
     "folder, options, words",
     [
         ("nowhere", [], "nowhere is missing"),
-        (".", ["--frames", "0"], "--frames is 0"),
         (".", ["--drives", "x"], "lacks x; it has mine"),
     ],
 )
@@ -241,6 +240,41 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys, folder, options, word
     make(tmp_path / "train", frames=1)
     assert rectify.main([str(tmp_path / folder), *options]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--frames", "0"], "argument --frames: 0 must be"), (["--drives", "x,"], "argument --drives")],
+)
+def test_an_argument_that_makes_no_sense_is_named(tmp_path, capsys, options, words):
+    with pytest.raises(SystemExit):
+        rectify.main([str(tmp_path), *options])
+    assert words in capsys.readouterr().err
+
+
+def test_the_users_picture_and_those_of_other_drives_stay(tmp_path, capsys, monkeypatch):
+    for folder in ("here", "there"):
+        make(tmp_path / folder, frames=1)
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "output/rectify"
+    output.mkdir(parents=True)
+    (output / "mine.png").write_bytes(b"my own")
+    for folder in ("here", "there", "here"):
+        assert rectify.main([folder]) == 0
+    assert "stay: mine becomes mine_2" in capsys.readouterr().out
+    assert (output / "mine.png").read_bytes() == b"my own"
+    assert sorted(path.name for path in output.glob("*.png")) == ["mine.png", "mine_2.png", "mine_3.png"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 30), (26, 80), (40, 120), (52, 160), (59, 640)])
+def test_pictures_that_are_too_small_are_not_judged(tmp_path, size):
+    """Perfect pairs of 80 px were called misaligned."""
+    wide = texture(size[0], size[1] + 4)
+    for side, view in (("left", wide[..., :-4]), ("right", wide[..., 4:])):
+        (tmp_path / "mine" / side).mkdir(parents=True)
+        to_picture(view).save(tmp_path / "mine" / side / "0.png")
+    (fault,) = rectify.check_drive(tmp_path / "mine").faults
+    assert fault == f"too small to tell, {size[1]}x{size[0]} px: look at pictures of 200x60 px or more"
 
 
 def test_the_sample_is_well():

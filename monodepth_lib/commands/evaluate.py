@@ -1,0 +1,156 @@
+"""Measures weights against true depth: `monodepth evaluate --weights unet_sample --data data/sample`.
+
+Prints the table of the model beside two references, one that does not look and one that sees both views, and writes
+`metrics.json` and `metrics.csv` (a line an image and answer). Results of other weights or data in the output folder
+stay: the folder then gets a number, which is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from .. import depth, kitti, testing
+from ..checkpoints import load_model, weights_path
+from ..data import prepare_dataloader
+from ..networks import SMALLEST
+from . import command_parser, here, names, number, positive, start, weights
+from .outputs import Outputs
+
+FILES = "metrics.json", "metrics.csv"
+
+
+def find_test_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pair]:
+    """The pairs of the test side (`kitti.select_pairs`); of a folder that has no side "test", all its drives'."""
+    if drives is None and not (root / kitti.SPLIT_FOLDERS["test"]).is_dir():
+        found = kitti.find_drives(root)
+        return [pair for folder in found.values() for pair in kitti.find_pairs(folder, **kind)]
+    return kitti.select_pairs(root, "test", drives, **kind)
+
+
+def find_training_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pair]:
+    """The pairs of the training side that belongs to the test `drives`: of the same split, else of the folder train."""
+    try:
+        return kitti.select_pairs(root, "train", drives if drives in kitti.SPLITS else None, bad_pairs="skip", **kind)
+    except FileNotFoundError:
+        return []
+
+
+def free_folder(wanted: Path, source: str) -> Path:
+    """`wanted`, or the first of wanted_2, wanted_3, ... where no results of another source, and no one else's, lie."""
+    for copy in count(1):
+        folder = wanted if copy == 1 else wanted.with_name(f"{wanted.name}_{copy}")
+        outputs = Outputs(folder)
+        if all(outputs.is_free(file, source) for file in FILES):
+            break
+    return folder
+
+
+def run(options: argparse.Namespace) -> testing.Report:
+    """What the command does, given its options: loads, predicts, scores."""
+    path = weights_path(options.weights)
+    model = load_model(path)
+    height, width = options.size or model.size or (128, 416)
+    root, kind = options.data, {"cameras": options.cameras, "truth": options.truth}
+    known = [pair for pair in find_test_pairs(root, options.drives, **kind) if pair.truth is not None]
+    if not known:
+        raise ValueError(
+            f"{root}: no pair has a truth of the kind asked for ({options.truth}), nothing can be measured"
+        )
+    loader = prepare_dataloader(known, size=(height, width), batch_size=options.batch_size, left_only=True)
+    batches = testing.predict_loader(model, loader, options.device)
+    answer = (one for _, plain, processed in batches for one in (processed if options.post_process else plain))
+    protocol = testing.usual_protocol(known, crop=options.crop, cap=options.cap, median_scaling=options.median_scaling)
+    report = testing.evaluate(
+        {f"{path.stem}, {'post-processed' if options.post_process else 'plain'}": answer},
+        known,
+        protocol,
+        train=find_training_pairs(root, options.drives, **kind),
+        size=(height, width),
+        model=model,
+    )
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    report.settings = {
+        "data": str(root),
+        "weights": path.name,
+        "sha256": digest,
+        "post_processing": options.post_process,
+        "size": [height, width],
+        "split": options.drives or "",
+    }
+    return report
+
+
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
+    example = "monodepth evaluate --weights unet_kitti --data data --split eigen --truth scan-x"
+    parser = command_parser("evaluate", __doc__, example)
+    add = parser.add_argument
+    add("--weights", required=True, type=weights, help="a name in models/, or the path of a .safetensors file")
+    add(
+        "--data",
+        required=True,
+        type=here,
+        help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive",
+    )
+    known = ", ".join(kitti.SPLITS)
+    add("--drives", "--split", type=names, help=f"separated by commas, or one of {known} (default: folder test)")
+    add("--cameras", choices=list(kitti.CAMERAS), default="colour")
+    add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, where a drive has several (default: auto)")
+    cap = positive(float)
+    add("--cap", type=cap, default=depth.MAX_DEPTH, metavar="METRES", help="truth beyond it is left out (default: 80)")
+    crops = ["auto", *depth.CROPS]
+    add("--crop", choices=crops, default="auto", help="what counts of a picture; auto: garg for laser scans, else none")
+    add("--median-scaling", action="store_true", help="scale each prediction by median(truth) / median(prediction)")
+    add("--post-process", action=argparse.BooleanOptionalAction, default=True, help="blend with the mirrored answer")
+    add("--size", type=number(int, SMALLEST, highest=4096), nargs=2, metavar=("H", "W"), help="default: as trained")
+    add("--output", type=here, default="output/evaluate", help="folder of the two files (default: output/evaluate)")
+    add("--batch-size", type=number(int, 1, highest=1024), default=8)
+    add("--device", default="auto", help="auto (the GPU when there is one), cpu, cuda, ...")
+    return parser.parse_args(arguments)
+
+
+def collect(said: list[str]) -> Callable:
+    """A `warnings.showwarning` that puts each message into `said` once."""
+
+    def say(message, *_, **__) -> None:
+        if str(message) not in said:
+            said.append(str(message))
+
+    return say
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0 done, 2 wrong arguments or data."""
+    options = read_options(arguments)
+    said: list[str] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = collect(said)
+            report = run(options)
+        report.notes += said
+        source = f"{options.weights} {report.settings['data']} {report.settings['split']}"
+        folder = free_folder(options.output, source)
+        files = report.write(folder)
+        for file in files:
+            Outputs(folder).note(file.name, source)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: a device that is not there
+        for note in said:  # it may be why
+            print(f"note: {note}", file=sys.stderr)
+        print(error, file=sys.stderr)
+        return 2
+    print(report.text())
+    if folder != options.output:
+        print(f"\n{options.output} holds results of other weights or data, or files of your own, which stay")
+    print(f"\nevery image is in {files[1]}, the report in {files[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    start(main)
