@@ -188,12 +188,13 @@ def train(
             saved = time.monotonic()
 
     answer = without_head_batch_norm(answer).cpu()
-    held = {"train_drives": run["train_drives"], "val_drives": run["val_drives"] + run["test_drives"]}
+    seen = sorted({pair.folder.name for pair in pairs.pairs})
+    held = {"train_drives": seen, "val_drives": run["val_drives"] + run["test_drives"]}
     held |= {"supervision": "photographs" + " and semi-global matching" * any(recipe.hints)}
     save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **held)
-    result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "history": history}
+    result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "seen_drives": seen}
     result |= {"trained_steps": course.steps, "trained_minutes": course.seconds / 60}
-    result |= {"device": budget.device, "precision": budget.precision}
+    result |= {"history": history, "device": budget.device, "precision": budget.precision}
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
     with files.atomic_write(output / "result.json") as partial:

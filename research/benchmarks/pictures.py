@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monodepth_lib import files, kitti
-from monodepth_lib.data import read_picture
+from monodepth_lib.files import read_picture
 
 KITTI_SIZE = (1242, 375)  # width, height
 
