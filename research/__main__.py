@@ -8,10 +8,8 @@ python -m research pack --data KITTI --output output/pack  training pairs, small
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import torch
@@ -19,7 +17,7 @@ import torch
 from monodepth_lib import files, kitti
 from monodepth_lib.commands import count, positive
 from monodepth_lib.commands.paths import user_path
-from monodepth_lib.commands.sweep import work
+from monodepth_lib.commands.sweep import execute, open_pool
 
 from .batch import Pairs, Pictures, pack
 from .recipe import Row, find_row, read_sweeps
@@ -81,25 +79,27 @@ def budget_of(options: argparse.Namespace, row: Row) -> Budget:
     return Budget(minutes, steps, options.every, **machine)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of a sweep, as `commands.sweep.work` takes it."""
+def run_all(jobs: dict[Path, list[str]], count: int, cluster: str) -> list[Path]:
+    """Runs `python -m research train` with the arguments of each folder, so many at a time; returns those that failed.
 
-    name: str
-    folder: Path
-    arguments: list[str]
-
-    def command(self, device: str | None) -> list[str]:
-        return [sys.executable, "-m", "research", "train", *self.arguments, "--output", str(self.folder)]
-
-
-def how_it_ended(job: Job, future: Future) -> str:
-    """The last line that a run said, or what went wrong with its process."""
-    with contextlib.suppress(OSError):
-        lines = [line for line in (job.folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
-        code = future.result()
-        return lines[-1] if code == 0 else f"FAILED with status {code}: {lines[-1]}"
-    return "FAILED: its folder cannot be read"
+    What a run says goes to log.txt in its folder, its last line here. Stopped, it stops them all.
+    """
+    failed: list[Path] = []
+    with open_pool([None] * count, cluster) as (pool, stop, *others):
+        waiting = {}
+        for folder, arguments in jobs.items():
+            command = ["-m", "research", "train", *arguments, "--output", str(folder)]
+            waiting[pool.submit(execute, folder, {None: command}, files.project_root(), stop, *others)] = folder
+        try:
+            for future in as_completed(waiting):
+                folder = waiting[future]
+                lines = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+                if future.result():
+                    failed.append(folder)
+                print("FAILED: " * bool(future.result()) + lines[-1], flush=True)
+        finally:
+            stop.set()
+    return failed
 
 
 def run_sweep(options: argparse.Namespace, command: str) -> int:
@@ -108,7 +108,7 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
         raise ValueError(f"no sweep is named {options.sweep}; there are {', '.join(sweeps)}")
     sweep = sweeps[options.sweep]
     output, rows = options.output or user_path("output/research") / sweep.name, sweep.pick(options.rows)
-    failed: list[str] = []
+    failed: list[Path] = []
     if not options.report:
         pictures = pictures_of(options)
         passed = ["--data", pictures.folder, "--cache-dir", pictures.cache_dir, "--cameras", options.cameras]
@@ -117,7 +117,7 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
         for name in ("minutes", "steps", "val_drives", "test_drives"):
             if (value := getattr(options, name)) is not None:
                 passed += [f"--{name.replace('_', '-')}", value]
-        jobs = []
+        jobs = {}
         for seed in options.seeds or sweep.seeds:
             for row in rows:
                 folder = output / row.name / f"seed{seed}"
@@ -125,13 +125,12 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
                     print(f"{row.name}, seed {seed}: finished before", flush=True)
                     continue
                 Pairs(row.recipe, pictures, seed)  # decodes and matches once, before several runs at a time would
-                jobs.append(Job(f"{row.name}, seed {seed}", folder, [*map(str, (row.name, "--seed", seed, *passed))]))
-        work(jobs, [None] * options.jobs, options.cluster, how_it_ended)
-        failed = [job.name for job in jobs if not (job.folder / "result.json").is_file()]
+                jobs[folder] = [*map(str, (row.name, "--seed", seed, *passed))]
+        failed = run_all(jobs, options.jobs, options.cluster)
     page = options.page or files.project_root() / sweep.page
     print(write_report(sweep, output, page, command))
     if failed:
-        print(f"failed: {'; '.join(failed)}; their folders in {output} hold log.txt", file=sys.stderr)
+        print(f"failed: {', '.join(map(str, failed))}, which hold log.txt", file=sys.stderr)
     return 1 if failed else 0
 
 

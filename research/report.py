@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
-from monodepth_lib import files
+from monodepth_lib.commands.summary import Part, write_page
 from monodepth_lib.depth import METRICS
+from monodepth_lib.plots import figure_image
 
 from .recipe import Row, Sweep
 from .train import JUDGED_SIZE, read_result
@@ -223,40 +225,34 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
             found = [result[key] for result in found]
         return " and ".join(sorted({", ".join(value) if isinstance(value, list) else str(value) for value in found}))
 
-    heads, cells = table(lines)
     missing = [row.name for row in rows if row.name not in {line.row.name for line in lines}]
-    text = [
-        f"# {sweep.title}\n",
+    parts: list[Part] = [
         "Written by a command, so do not edit. `research/recipe.py` explains the switches, `research/recipes.toml` "
-        f"holds the rows, in [{sweep.name}].\n",
-        *([sweep.text.strip() + "\n"] if sweep.text else []),
-        f"- Command: `{command}`",
-        f"- Machine: {all_of('machine', 'processor')}, {all_of('machine', 'cores')} cores, "
-        f"{all_of('machine', 'threads')} threads a run, torch {all_of('machine', 'torch')}, "
-        f"{all_of('machine', 'date')}, commit {all_of('machine', 'commit')}.",
-        f"- Pictures: {all_of('cameras')} pairs of {all_of('train_drives')}; depth measured on {all_of('images')} "
-        f"images of {all_of('test_drives')}. Seeds {all_of('seed')}.",
-        EXPLANATION + "\n",
-        f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}",
-        *(f"| {' | '.join(row)} |" for row in cells),
+        f"holds the rows, in [{sweep.name}].",
+        *([sweep.text] if sweep.text else []),
+        f"""\
+- Command: `{command}`
+- Machine: {all_of("machine", "processor")}, {all_of("machine", "cores")} cores, {all_of("machine", "threads")} threads
+  a run, torch {all_of("machine", "torch")}, {all_of("machine", "date")}, commit {all_of("machine", "commit")}.
+- Pictures: {all_of("cameras")} pairs of {all_of("train_drives")}; depth measured on {all_of("images")} images of
+  {all_of("test_drives")}. Seeds {all_of("seed")}.
+{EXPLANATION}""",
+        table(lines),
     ]
-    figure = None
     if len({result["used_pairs"] for result in results}) > 1:
-        figure, what = over_pairs(lines), "error over the number of pairs"
+        parts += ["Error over the number of pairs:", drawn(over_pairs(lines))]
     elif any(result["history"] for result in results):
-        figure, what = over_minutes(lines), "error over the minutes"
+        parts += ["Error over the minutes:", drawn(over_minutes(lines))]
     elif all("val_loss" in result for result in results):
-        figure, what = scatter(lines), "loss against Abs Rel, a point a row"
-        text.append(f"\n{disagreement(lines)}")
-    if figure:
-        for axis in figure.axes:
-            axis.grid(alpha=0.3)
-        with files.atomic_write(page.with_suffix(".png")) as partial:
-            figure.savefig(partial, format="png", dpi=100)
-        plt.close(figure)
-        text.append(f"\n![{what}]({page.with_suffix('.png').name})")
+        parts += [disagreement(lines), drawn(scatter(lines))]
     if missing:
-        text.append(f"\nWithout a finished run: {', '.join(missing)}.")
-    with files.atomic_write(page) as partial:
-        partial.write_text("\n".join(text) + "\n")
+        parts.append(f"Without a finished run: {', '.join(missing)}.")
+    write_page(page, sweep.title, parts)
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """The figure, with a grid, as a picture."""
+    for axis in figure.axes:
+        axis.grid(alpha=0.3)
+    return figure_image(figure)

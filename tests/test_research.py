@@ -779,13 +779,13 @@ class TestCommand:
         asked = ["sweep", "few", *base, "--steps", "2"]
         assert command.main([*asked, "--jobs", "2"]) == 1
         said = capsys.readouterr()
-        assert "lost, seed 0" in said.out and "nowhere.safetensors is missing" in said.out
-        assert "failed: lost, seed 0" in said.err and "base, seed 0: 2 steps" in said.out
+        assert "FAILED: " in said.out and "nowhere.safetensors is missing" in said.out
+        assert f"failed: {tmp_path}/out/lost/seed0" in said.err and "base, seed 0: 2 steps" in said.out
         page = (tmp_path / "R.md").read_text()
         result = json.loads((tmp_path / "out/base/seed0/result.json").read_text())
         assert f"| {result['pp']['abs_rel']:.3f}<br>{result['plain']['abs_rel']:.3f} |" in page
         assert "Without a finished run: lost." in page and (tmp_path / "R.png").stat().st_size > 5000
-        monkeypatch.setattr(command, "work", lambda jobs, *_: jobs and pytest.fail("it was run again"))
+        monkeypatch.setattr(command, "execute", lambda *_: pytest.fail("it was run again"))
         assert command.main([*asked, "--rows", "base"]) == 0
         assert "base, seed 0: finished before" in capsys.readouterr().out
         assert command.main(["sweep", "few", *base, "--steps", "3", "--rows", "base"]) == 2
@@ -943,7 +943,7 @@ class TestReport:
         (level,) = (line for line in figure.axes[0].lines if line.get_label() == "before")
         assert level.get_ydata()[0] == pytest.approx(0.235)
         report.plt.close(figure)
-        assert "![error over the number of pairs](R.png)" in self.page(sweep, tmp_path)
+        assert "Error over the number of pairs:\n\n![figure](R.png)" in self.page(sweep, tmp_path)
 
     @staticmethod
     def page(sweep, tmp_path):

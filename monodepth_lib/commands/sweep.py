@@ -20,12 +20,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
 
 import yaml
 from tqdm import tqdm
@@ -48,21 +47,6 @@ class Run:
 
     def values(self) -> dict[str, dict]:
         return all_values(self.notebooks, self.parameters, self.folder)
-
-    def command(self, device: str | None) -> list[str]:
-        """The command of this one run, which goes on from a checkpoint where there is one."""
-        parameters = {**self.parameters}
-        known = {key for values in self.values().values() for key in values}
-        if "resume" in known:
-            parameters.setdefault("resume", True)
-        if device and "device" in known:
-            parameters["device"] = device
-        given = []
-        for key, value in parameters.items():
-            text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
-            given += ["-p", key, text]
-        where = ["--output", str(self.folder), "--from-sweep"]
-        return [sys.executable, "-m", "monodepth_lib.commands.run", *self.notebooks, *given, *where]
 
 
 def read_sweep(path: str | Path) -> list[Run]:
@@ -140,21 +124,34 @@ def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
 # --- one run, where it is executed ----------------------------------------------------------------------------------
 
 
-class Job(Protocol):
-    """What `work` needs of a run: its name, its folder, and the command that makes it on a device."""
+def command(one: Run, device: str | None) -> list[str]:
+    """Python's arguments for this one run, which goes on from a checkpoint where there is one."""
+    parameters = {**one.parameters}
+    known = {key for values in one.values().values() for key in values}
+    if "resume" in known:
+        parameters.setdefault("resume", True)
+    if device and "device" in known:
+        parameters["device"] = device
+    given = []
+    for key, value in parameters.items():
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+        given += ["-p", key, text]
+    where = ["--output", str(one.folder), "--from-sweep"]
+    return ["-m", "monodepth_lib.commands.run", *one.notebooks, *given, *where]
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def folder(self) -> Path: ...
-    def command(self, device: str | None) -> list[str]: ...
 
+def execute(
+    folder: Path,
+    commands: dict[str | None, list[str]],
+    root: Path,
+    stop,
+    places: SimpleQueue | None = None,
+    threads: int | None = None,
+) -> int:
+    """Runs Python in a process of its own and returns its exit status; what it prints goes to log.txt in `folder`.
 
-def execute(one: Job, root: Path, stop, places: SimpleQueue | None = None, threads: int | None = None) -> int:
-    """Executes a run in a process of its own and returns its exit status; what it prints goes to log.txt in its folder.
-
-    Takes a device from `places` while it runs (None: where its notebooks say). Ends early once the event `stop` is set,
-    and with this process: the run sees its standard input close.
+    Takes a device from `places` while it runs; `commands` has the arguments for each (None: where its notebooks say).
+    Ends early once the event `stop` is set, and with this process: the run sees its standard input close.
     """
     if stop.is_set():
         return 130
@@ -162,14 +159,14 @@ def execute(one: Job, root: Path, stop, places: SimpleQueue | None = None, threa
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
-    one.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     process = None
     try:
-        with open(one.folder / "log.txt", "a", encoding="utf-8") as log:
+        with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"started on {device or platform.node()}\n")
             log.flush()
             process = subprocess.Popen(
-                one.command(device),
+                [sys.executable, *commands[device]],
                 cwd=root,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -223,7 +220,7 @@ def open_pool(devices: Sequence[str | None], cluster: str = "") -> Iterator[tupl
 class Follower:
     """Reads what a run adds to its log: says where it starts, and in a terminal a bar shows its epochs."""
 
-    def __init__(self, one: Job) -> None:
+    def __init__(self, one: Run) -> None:
         self.name, self.log = one.name, one.folder / "log.txt"
         self.seen = self.log.stat().st_size if self.log.is_file() else 0
         self.bar: tqdm | None = None
@@ -246,6 +243,34 @@ class Follower:
                     self.bar.refresh()
 
 
+def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") -> None:
+    """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
+
+    A line says where each begins and how it ends. What goes wrong in one run ends that one. Stopped, it stops them all,
+    checkpoints and all.
+    """
+    with open_pool(devices, cluster) as (pool, stop, *others):
+        followers = {one.name: Follower(one) for one in runs}
+        waiting = {}
+        for one in runs:
+            commands = {device: command(one, device) for device in devices}
+            waiting[pool.submit(execute, one.folder, commands, project_root(), stop, *others)] = one
+        try:
+            while waiting:
+                done, _ = wait(waiting, 0.2, FIRST_COMPLETED)
+                for follower in followers.values():
+                    follower.look()
+                for future in done:
+                    one = waiting.pop(future)
+                    if (bar := followers.pop(one.name).bar) is not None:
+                        bar.close()
+                    tqdm.write(f"{one.name}: {how_it_ended(one, future)}")
+                sys.stdout.flush()
+        finally:
+            stop.set()
+            wait(waiting, 60)
+
+
 def how_it_ended(one: Run, future: Future) -> str:
     """One sentence, which status.json has as well: also of a process that could not write it."""
     lines: list[str] = []
@@ -265,36 +290,6 @@ def how_it_ended(one: Run, future: Future) -> str:
         with contextlib.suppress(OSError):  # said here
             write_status(one.folder, state="failed", said=said)
     return f"done in {status['seconds']:.0f} s" if status["state"] == "done" else f"{status['state']}: {status['said']}"
-
-
-def work(
-    runs: Sequence[Job],
-    devices: Sequence[str | None],
-    cluster: str = "",
-    ended: Callable[..., str] = how_it_ended,
-) -> None:
-    """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
-
-    A line says where each begins and, by `ended(run, future)`, how it ends. What goes wrong in one run
-    ends that one. Stopped, it stops them all, checkpoints and all.
-    """
-    with open_pool(devices, cluster) as (pool, stop, *others):
-        followers = {one.name: Follower(one) for one in runs}
-        waiting = {pool.submit(execute, one, project_root(), stop, *others): one for one in runs}
-        try:
-            while waiting:
-                done, _ = wait(waiting, 0.2, FIRST_COMPLETED)
-                for follower in followers.values():
-                    follower.look()
-                for future in done:
-                    one = waiting.pop(future)
-                    if (bar := followers.pop(one.name).bar) is not None:
-                        bar.close()
-                    tqdm.write(f"{one.name}: {ended(one, future)}")
-                sys.stdout.flush()
-        finally:
-            stop.set()
-            wait(waiting, 60)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
