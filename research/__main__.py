@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from monodepth_lib import files, kitti
-from monodepth_lib.commands import count, positive
-from monodepth_lib.commands.paths import user_path
+from monodepth_lib.commands import count, here, positive
 from monodepth_lib.commands.sweep import execute, open_pool
 
 from .batch import Pairs, Pictures, pack
@@ -45,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--jobs", type=positive(int), default=1, help="runs at a time; they share the threads")
     many.add_argument("--cluster", default="", metavar="ADDRESS", help="runs go to Dask's workers: tcp://host:8786")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
-    many.add_argument("--page", type=user_path, help="its picture is written beside it (default: the recipe file's)")
+    many.add_argument("--page", type=here, help="its picture is written beside it (default: the recipe file's)")
     small.add_argument("--also", default="train_colour", help="further drives in colour, below --data; '' for none")
     small.add_argument("--size", type=int, nargs=2, default=(128, 416), metavar=("H", "W"))
     for command in (one, many):
@@ -56,13 +55,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         add("--threads", type=positive(int), default=torch.get_num_threads(), help="torch's, of all jobs together")
         add("--val-drives", help="default: folder vals; none: no validation")
         add("--test-drives", help="default: stereo_2012 where there is one, else folder test; none: no test")
-        add("--recipes", type=user_path, default=RECIPES, help="the file of the rows (default: research/recipes.toml)")
+        add("--recipes", type=here, default=RECIPES, help="the file of the rows (default: research/recipes.toml)")
     for command in (one, many, small):
         add = command.add_argument
-        add("--data", type=user_path, default="data", help="folder with train/, vals/, stereo_2012/ or test/")
+        add("--data", type=here, default="data", help="folder with train/, vals/, stereo_2012/ or test/")
         add("--cameras", choices=list(kitti.CAMERAS), default="grey")
-        add("--cache-dir", type=user_path, default="output/cache", help="decoded pictures (default: output/cache)")
-        add("--output", type=user_path, help="default: output/research/SWEEP, in it ROW/seedN")
+        add("--cache-dir", type=here, default="output/cache", help="decoded pictures (default: output/cache)")
+        add("--output", type=here, help="default: output/research/SWEEP, in it ROW/seedN")
     return parser.parse_args(arguments)
 
 
@@ -107,7 +106,7 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
     if options.sweep not in sweeps:
         raise ValueError(f"no sweep is named {options.sweep}; there are {', '.join(sweeps)}")
     sweep = sweeps[options.sweep]
-    output, rows = options.output or user_path("output/research") / sweep.name, sweep.pick(options.rows)
+    output, rows = options.output or here("output/research") / sweep.name, sweep.pick(options.rows)
     failed: list[Path] = []
     if not options.report:
         pictures = pictures_of(options)
@@ -142,12 +141,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "sweep":
             return run_sweep(options, command)
         if options.command == "pack":
-            output = options.output or user_path("output/pack")
+            output = options.output or here("output/pack")
             print(f"{output}: {pack(pictures_of(options), options.also, output, tuple(options.size))} pairs")
             return 0
         torch.set_num_threads(options.threads)
         row = find_row(read_sweeps(options.recipes), options.row)
-        output = options.output or user_path("output/research") / row.sweep / row.name / f"seed{options.seed}"
+        output = options.output or here("output/research") / row.sweep / row.name / f"seed{options.seed}"
         with files.locked(output):
             train(row, pictures_of(options), output, budget_of(options, row), options.seed)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:

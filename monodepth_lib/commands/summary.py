@@ -18,8 +18,7 @@ from PIL import Image
 from .. import kitti, plots
 from ..checkpoints import read_history
 from ..depth import HIGHER_IS_BETTER, METRICS
-from ..data import read_picture
-from ..files import atomic_write, project_path
+from ..files import atomic_write, project_path, read_picture
 
 SHOWN = ("abs_rel", "rmse", "a1", "d1_all")  # of the metrics, the columns of a sweep's table
 
