@@ -330,7 +330,7 @@ def test_pictures_that_go_bad_after_the_look_are_named_through_workers_too(drive
 
 def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
     with simulated_or_real(drive / RIGHT / FRAME):
-        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: give yourself the right"):
+        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: change its permissions"):
             load(drive)
         with pytest.warns(UserWarning, match=f"^1 of 4 pairs are left out: .*{RIGHT}/{FRAME}"):
             assert len(load(drive, bad_pairs="skip").dataset) == 3
@@ -339,7 +339,7 @@ def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
 @pytest.mark.parametrize("folder", [RIGHT, ".."])
 def test_a_folder_that_may_not_be_read_is_named(drive, simulated_or_real, folder):
     path = (drive / folder).resolve()
-    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: give yourself"):
+    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: change its"):
         load(drive)
 
 
