@@ -257,7 +257,9 @@ def pick_device(device: str = "auto") -> torch.device:
     if device == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
     if not there.get(device.partition(":")[0], True):
-        raise ValueError(f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'")
+        raise ValueError(
+            f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
+        )
     return torch.device(device)
 
 
