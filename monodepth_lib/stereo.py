@@ -112,3 +112,15 @@ def reference_disparity(pair: kitti.Pair, left: Tensor, right: Tensor) -> tuple[
     if known.float().mean() < 0.9:
         true = torch.where(known, true, search_disparity(left, right))
     return true, known, "true disparity"
+
+
+def hidden(disparity: Tensor) -> Tensor:
+    """Which pixels of the left view (H, W) the right camera does not see, from the true left disparity.
+
+    A pixel is hidden (occluded) where a nearer one lands on its place in the right view, or where that place lies
+    beyond the left border.
+    """
+    width = disparity.shape[-1]
+    target = (torch.arange(width) - disparity * width).round().long()
+    nearest = torch.zeros_like(disparity).scatter_reduce(1, target.clamp(min=0), disparity, "amax")
+    return (target < 0) | (nearest.gather(1, target.clamp(min=0)) > disparity + 1.5 / width)

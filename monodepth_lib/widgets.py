@@ -240,7 +240,7 @@ def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] 
 
 
 def framed(image: Image.Image, box: tuple[float, float, float, float], line: float | None = None) -> Image.Image:
-    """The picture with a frame around `box` (left, top, right, bottom in px) and a level line at `line` px from above."""
+    """The picture with a frame around `box` (left, top, right, bottom, px) and a level line `line` px from above."""
     marked = image.copy()
     pen = ImageDraw.Draw(marked)
     left, top, right, bottom = box
