@@ -254,6 +254,7 @@ def framed(image: Image.Image, box: tuple[float, float, float, float], line: flo
     return marked
 
 
+@plots.styled
 def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | None = None, limit: int = 80) -> Panel:
     """(03) A rectangle of the left view is rebuilt from the right view, `shift` px further left: does it fit?
 
@@ -361,6 +362,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     return panel
 
 
+@plots.styled
 def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, right: torch.Tensor) -> Panel:
     """(03) How the whole loss ranks some answers (by name, four scales each as a network gives them), best on top.
 
@@ -513,6 +515,7 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
 # --- 05 ---
 
 
+@plots.styled
 def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
     """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curves stand.
 

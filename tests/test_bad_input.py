@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
-from test_training import SIZE, equal, run
+from test_training import SIZE, equal, run, short
 
-from monodepth_lib import checkpoints, data, gif, kitti, training
-from monodepth_lib.commands import predict
+from monodepth_lib import checkpoints, data, files, gif, kitti, networks, training
+from monodepth_lib.commands import __main__ as entry_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -46,8 +46,9 @@ def drive(tmp_path):
     return make_drive(tmp_path / "data/train/2020_01_01_drive_0001_sync", range(4))
 
 
-def load(drive: Path, **options):
-    return data.prepare_dataloader(drive.parents[1], "train", size=(16, 48), **{"batch_size": 2, **options})
+def load(drive: Path, bad_pairs="refuse", **options):
+    pairs = kitti.select_pairs(drive.parents[1], "train", bad_pairs=bad_pairs)
+    return data.prepare_dataloader(pairs, True, size=(16, 48), **{"batch_size": 2, **options})
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -106,6 +107,8 @@ def folder_for_a_picture(drive: Path):
     (drive / LEFT / FRAME).mkdir()
 
 
+TURNED = Image.Exif()
+TURNED[0x112] = 6
 PNG, JPEG = encoded(noise()), encoded(noise(), "JPEG")
 UNREADABLE = r"cannot be read as a picture \(.*\): fetch it again or remove it"
 
@@ -120,6 +123,21 @@ FAULTS = {
         None,
     ),
     "cameras empty": (no_pictures, "image_02/data holds no picture: expected 0000000000.png", None),
+    "pictures of a phone's format": (
+        lambda d: [p.rename(p.with_suffix(".heic")) for p in (d / LEFT).iterdir()],
+        r"image_02/data holds no picture: expected .*\.bmp.*; it has \.heic",
+        None,
+    ),
+    "fractions beyond 1": (
+        put(f"{LEFT}/{FRAME}", content=encoded(Image.fromarray(np.full((32, 96), 3e4, np.float32)), "TIFF")),
+        f"{LEFT}/{FRAME} cannot be read as a picture .*brightness from 0 to 255",
+        3,
+    ),
+    "one view turned": (
+        put(f"{LEFT}/{FRAME}", content=encoded(noise(), exif=TURNED)),
+        f"{LEFT}/{FRAME} is 32x96 px, .*{RIGHT}/{FRAME} is 96x32 px",
+        3,
+    ),
     "right frame missing": (put(f"{RIGHT}/{FRAME}"), f"{LEFT}/{FRAME} has no partner .*: add or remove it", 3),
     "left frame missing": (put(f"{LEFT}/{FRAME}"), f"{RIGHT}/{FRAME} has no partner .*: add or remove it", 3),
     "two frames missing": (
@@ -159,7 +177,7 @@ FAULTS = {
     "JPEG cut in its header": (jpeg(JPEG[:12]), f"0000000001.jpg {UNREADABLE}", 3),
     "JPEG cut in the middle": (jpeg(JPEG[:2000]), f"0000000001.jpg {UNREADABLE}", 3),
     "page of the web": (put(f"{LEFT}/{FRAME}", content=b"<html>404</html>"), f"{LEFT}/{FRAME} {UNREADABLE}", 3),
-    "folder named as a picture": (folder_for_a_picture, f"{LEFT}/{FRAME} {UNREADABLE}", 3),
+    "folder named as a picture": (folder_for_a_picture, rf"{LEFT}/{FRAME} cannot .*: name a file, not a folder", 3),
     "pictures of one pixel": (
         put(f"{LEFT}/{FRAME}", f"{RIGHT}/{FRAME}", content=encoded(noise(1, 1))),
         f"{LEFT}/{FRAME} is 1x1 px, too small to see anything in: fetch it again or remove it",
@@ -229,6 +247,16 @@ def both(content: bytes):
     return put(f"{LEFT}/{FRAME}", f"{RIGHT}/{FRAME}", content=content)
 
 
+def converted(suffix: str):
+    def change(drive: Path):
+        for path in drive.rglob("*.png"):
+            with Image.open(path) as picture:
+                (picture.convert("L") if suffix == ".pgm" else picture).save(path.with_suffix(suffix))
+            path.unlink()
+
+    return change
+
+
 # what looks strange and is none: every one gives the four pairs of the good drive
 NORMAL = {
     "hidden files and files that are no pictures": hidden_and_strange_files,
@@ -244,6 +272,9 @@ NORMAL = {
     "one bit": both(encoded(noise().convert("1"))),
     "bytes after the end": both(PNG + bytes(100)),
     "JPEG named .png": both(JPEG),
+    **{f"as {suffix}": converted(suffix) for suffix in (".bmp", ".tif", ".TIFF", ".webp", ".pgm")},
+    "fractions from 0 to 1": both(encoded(Image.fromarray(np.full((32, 96), 0.5, np.float32)), "TIFF")),
+    "both views turned": both(encoded(noise(), exif=TURNED)),
     "CMYK": both(encoded(noise().convert("CMYK"), "JPEG")),
 }
 
@@ -266,10 +297,10 @@ def test_what_only_looks_strange_is_taken(drive, case):
 def test_only_the_ends_of_good_files_are_read_and_doubtful_ones_whole(drive, monkeypatch):
     both(PNG + bytes(100))(drive)
     read = []
-    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path.name) or noise())
-    assert data.check_pictures(kitti.find_pairs(drive)) == {}
+    monkeypatch.setattr(files, "read_picture", lambda path: read.append(path.name) or noise())
+    assert kitti.check_pictures(kitti.find_pairs(drive)) == {}
     assert read == [FRAME, FRAME]
-    data.check_pictures(kitti.find_pairs(drive), whole=True)
+    kitti.check_pictures(kitti.find_pairs(drive), whole=True)
     assert len(read) == 2 + 8
 
 
@@ -277,7 +308,7 @@ def test_damage_in_the_middle_is_found_by_the_whole_look_and_named_in_training(d
     damaged = bytearray(PNG)
     damaged[4000:4010] = bytes(10)
     put(f"{RIGHT}/{FRAME}", content=bytes(damaged))(drive)
-    (said,) = data.check_pictures(kitti.find_pairs(drive), whole=True).values()
+    (said,) = kitti.check_pictures(kitti.find_pairs(drive), whole=True).values()
     assert f"{RIGHT}/{FRAME} cannot be read as a picture" in said
     with pytest.raises(ValueError, match=f"{RIGHT}/{FRAME} {UNREADABLE}"):
         list(load(drive))
@@ -299,7 +330,7 @@ def test_pictures_that_go_bad_after_the_look_are_named_through_workers_too(drive
 
 def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
     with simulated_or_real(drive / RIGHT / FRAME):
-        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: give yourself the right"):
+        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: change its permissions"):
             load(drive)
         with pytest.warns(UserWarning, match=f"^1 of 4 pairs are left out: .*{RIGHT}/{FRAME}"):
             assert len(load(drive, bad_pairs="skip").dataset) == 3
@@ -308,7 +339,7 @@ def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
 @pytest.mark.parametrize("folder", [RIGHT, ".."])
 def test_a_folder_that_may_not_be_read_is_named(drive, simulated_or_real, folder):
     path = (drive / folder).resolve()
-    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: give yourself"):
+    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: change its"):
         load(drive)
 
 
@@ -392,6 +423,13 @@ CALIBRATIONS = {
     "focal_px huge": ("camera.json", camera_with(focal_px=10**400), "focal_px is 10+; it must be .* below 1e9"),
     "baseline_m negative": ("camera.json", camera_with(baseline_m=-0.12), "baseline_m is -0.12; it must be"),
     "baseline_m true": ("camera.json", camera_with(baseline_m=True), "baseline_m is True; it must be a number"),
+    "baseline in mm": (
+        "camera.json",
+        camera_with(baseline_m=533),
+        "baseline_m is 533; .* Is it in millimetres.* 0.533",
+    ),
+    "focal in mm": ("camera.json", camera_with(focal_px=4.25), "focal_px is 4.25 for .*640 px.* Is it in millimetres"),
+    "focal of no lens": ("camera.json", camera_with(focal_px=4000), "focal_px is 4000 for .*640 px wide"),
     "width 0": ("camera.json", camera_with(width=0), "width is 0; it must be a number above 0"),
     "width broken": ("camera.json", camera_with(width=640.5), "width is 640.5; it must be a whole number of px"),
     "centre_px one": ("camera.json", camera_with(centre_px=[320]), r"centre_px is \[320\]; it must be \[column, row\]"),
@@ -503,12 +541,12 @@ def test_weights_that_are_not_finite_are_refused_for_prediction_and_for_training
 # fault: (what is asked for, the sentence)
 REQUESTS = {
     "batch larger than the data": (
-        lambda folder: data.prepare_dataloader(folder, "train", batch_size=10),
-        "data.* has 9 training pairs, fewer than one batch of 10",
+        lambda folder: data.prepare_dataloader(kitti.select_pairs(folder, "train"), True, batch_size=10),
+        "there are 9 training pairs, fewer than one batch of 10",
     ),
-    "empty batch": (lambda folder: data.prepare_dataloader(folder, "train", batch_size=0), "batch_size is 0; it must"),
-    "negative batch": (lambda folder: data.prepare_dataloader(folder, "val", batch_size=-1), "batch_size is -1; it"),
-    "empty size": (lambda folder: data.prepare_dataloader(folder, "train", size=(0, 96)), r"size is \(0, 96\); it"),
+    "empty batch": (lambda _: data.prepare_dataloader([], True, batch_size=0), "batch_size is 0; it must"),
+    "negative batch": (lambda _: data.prepare_dataloader([], batch_size=-1), "batch_size is -1; it"),
+    "empty size": (lambda _: data.prepare_dataloader([], size=(0, 96)), r"size is \(0, 96\); it"),
     "profile unknown": (lambda _: training.settings("huge"), "profile is 'huge'; it must be one of tiny, class, full"),
     "setting unknown": (
         lambda _: training.settings("tiny", epoch=1),
@@ -546,8 +584,8 @@ def test_zero_epochs_are_refused_and_leave_the_run_as_it_is(data_dir, tmp_path, 
 
 
 def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, tiny):
-    loader = data.prepare_dataloader(data_dir, "train", size=(33, 101), batch_size=5)
-    (row,) = training.train(tiny(), loader, None, tmp_path, epochs=1, size=(33, 101), log=lambda _: None)
+    loader = data.prepare_dataloader(kitti.select_pairs(data_dir, "train"), True, size=(33, 101), batch_size=5)
+    (row,) = training.train(tiny(), loader, None, tmp_path, short(size=(33, 101)), log=lambda _: None)
     assert row["train_loss"] > 0
 
 
@@ -601,8 +639,6 @@ def a_sentence_or_nothing(name: str, seconds: int = 60):
             signal.signal(signal.SIGALRM, before)
 
 
-TURNED = Image.Exif()
-TURNED[0x112] = 6
 SEEDS = {
     "RGB": encoded(noise(12, 16)),
     "palette": encoded(noise(12, 16).quantize(8)),
@@ -625,11 +661,11 @@ def test_mutated_pictures_give_a_sentence(tmp_path, monkeypatch, kind, changes, 
     path = tmp_path / "0000000001.png"
     path.write_bytes(with_checksums(bytes(content)) if repaired and content[:4] == b"\x89PNG" else content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # a bomb is one, and costs no minutes
-    for read in (data.read_picture, data.picture_size, kitti.read_uint16, predict.read_picture):
+    for read in (files.read_picture, files.picture_size, kitti.read_uint16):
         with a_sentence_or_nothing(str(path)):
             read(path)
     with a_sentence_or_nothing(str(path)):
-        assert all(str(path) in said for said in data.check_pictures([kitti.Pair(tmp_path, path, path)], 1).values())
+        assert all(str(path) in said for said in kitti.check_pictures([kitti.Pair(tmp_path, path, path)], 1).values())
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -669,13 +705,14 @@ def test_mutated_calibrations_give_a_sentence(tmp_path, name, changes):
     else:
         write_laser_calibration(drive)
     (drive / name).write_text(" ".join(pieces), encoding="utf-8", errors="replace")
-    pair = kitti.Pair(drive, drive / LEFT / FRAME, drive / RIGHT / FRAME, drive / "velodyne/0000000001.bin")
+    scan = drive / "velodyne/0000000001.bin"
+    pair = kitti.Pair(drive, drive / LEFT / FRAME, drive / RIGHT / FRAME, truth=scan, truth_kind="scan")
     with a_sentence_or_nothing(str(drive)):
         camera = kitti.calibration(drive, 96, frame="0000000001")
         assert camera.focal_px > 0 and camera.baseline_m > 0 and camera.width > 0 and np.isfinite(camera.focal_baseline)
     if name != "camera.json":
         with a_sentence_or_nothing(str(drive)):
-            depth = kitti.read_truth(pair, kitti.Calibration(100.0, 0.5, 96, "calib"))
+            depth = pair.ground_truth()
             assert depth.shape == (32, 96) and (depth >= 0).all() and np.isfinite(depth).all()
 
 
@@ -688,3 +725,76 @@ def test_mutated_scans_give_a_sentence(tmp_path, content):
     with a_sentence_or_nothing(str(path)):
         depth = kitti.project_scan(kitti.read_scan(path), matrix, (20, 40))
         assert depth.shape == (20, 40) and (depth >= 0).all() and np.isfinite(depth).all()
+
+
+# --- mutated command lines --------------------------------------------------------------------------------------
+
+NOWHERE = "http://127.0.0.1:9"
+
+# Every command, with arguments that are right or that end in a sentence before hours are spent.
+COMMANDS = {
+    "run": "nothing -p seed 3 --output out",
+    "sweep": "sweep.yaml --jobs 2 --summary",
+    "train": "--data empty --output out --epochs 1 --batch-size 2 --height 32 --image-width 64 --learning-rate 1e-4 "
+    "--seed 3 --workers 0 --train-drives a,b --device cpu --init tiny.safetensors",
+    "evaluate": "--weights tiny.safetensors --data data --output out --cap 80 --size 32 64 --batch-size 2 --drives one "
+    "--device cpu",
+    "predict": "mine photo.png --weights tiny.safetensors --output out --focal-px 60 --baseline-m 0.5 --size 32 64 "
+    "--width 50 --batch-size 2 --device cpu",
+    "download": f"2011_09_26_drive_0002 --to out --frames 0:20 --jpeg 92 --base-url {NOWHERE} --tries 1 --timeout 1",
+    "rectify": "data --frames 2 --drives one --output out",
+    "export": "--weights none --onnx out/net.onnx --size 32 64",
+}
+ODD = st.sampled_from(
+    ["", " ", "-1", "0", "1", "-0.0", "nan", "-inf", "1e999", "1e-320", "1e308", "9" * 30, "9" * 5000, "0x10", "１２",
+     "1_0", "true", ",", "a,", ",,", "..", "../..", "~nobody", "~", ".", "mine", "mine/notes.txt", "mine/notes.txt/x",
+     "data", "/dev/null", "/proc/x", "日本", "a" * 300, "日" * 90, "\udce4.png", "photo\n.png", "--", "-x", "5:", ":5",
+     "7:3", "cuda:99", "mps", "http://[", "lab", "eigen", "unet_sample.safetensors", "c\t*?.json"]
+) | st.text(st.characters(exclude_characters="/\0", exclude_categories=[]), max_size=12)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def users_folder(tmp_path_factory):
+    """A folder of a user's, where he stands: pictures, notes, data, weights."""
+    folder = tmp_path_factory.mktemp("user") / "a/b"
+    make_drive(folder / "data/test/one", range(2), truth=True)
+    (folder / "data/test/one/camera.json").write_text('{"focal_px": 60, "baseline_m": 0.5, "width": 96}')
+    for name in ("mine", "empty"):
+        (folder / name).mkdir()
+    noise().save(folder / "photo.png")
+    noise().save(folder / "mine/photo.png")
+    for name in ("photo_depth.png", "photo_colour.png", "notes.txt", "one.png", "metrics.csv", "net.onnx"):
+        (folder / "mine" / name).write_bytes(b"mine")
+    (folder / "sweep.yaml").write_text("notebooks: [nothing]\nparameters: {seed: 3}\n")
+    torch.manual_seed(0)
+    checkpoints.save_model(networks.get_model("unet", base_channels=1), folder / "tiny.safetensors", (32, 64))
+    return folder, tree(folder)
+
+
+@settings(max_examples=120, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(list(COMMANDS)), st.lists(st.tuples(st.integers(0, 30), ODD), max_size=3))
+def test_mutated_command_lines_give_a_sentence_or_a_result_and_change_nothing(users_folder, name, changes):
+    folder, before = users_folder
+    arguments = COMMANDS[name].split()
+    for place, word in changes:
+        arguments[place % len(arguments)] = word
+    outcome, out, err = None, console(), console()
+    with pytest.MonkeyPatch.context() as patch, a_sentence_or_nothing(name), contextlib.ExitStack() as stack:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(folder.parent))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            outcome = entry_point.main([name, *arguments])
+        except SystemExit as stop:  # argparse
+            outcome = stop.code
+    assert outcome in (0, 1, 2), (arguments, outcome)
+    said = "".join(stream.buffer.getvalue().decode() for stream in (out, err))  # flushed at every write
+    assert "Traceback" not in said and (outcome == 0 or said.strip())
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    after = tree(folder)
+    assert {name: after[name] for name in before} == before
+
+
+def console() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)

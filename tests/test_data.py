@@ -139,6 +139,23 @@ def test_grey_cameras_and_stereo_2015_load(tmp_path):
     assert names(batches(tmp_path / "scenes", "test", drives=["stereo_2015"]))[0] == "stereo_2015/000000_10"
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_too_little_shared_memory_is_said_with_the_remedy(data_dir, tmp_path, monkeypatch, cached):
+    """As a container with a /dev/shm of a megabyte ends; the words are torch's."""
+    torchs = "unable to allocate shared memory(shm) for file </torch_29525_1_0>: No space left on device (28)"
+    dataset = data.CachedPairs if cached else data.StereoPairs
+
+    def fail(*_):
+        raise RuntimeError(torchs)
+
+    monkeypatch.setattr(dataset, "__getitems__", fail, raising=False)
+    with pytest.raises(RuntimeError, match=r"2 workers have too little shared memory in /dev/shm: use workers=0, or "):
+        batches(data_dir, "test", workers=2, cache_dir=tmp_path if cached else None)
+    torchs = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        batches(data_dir, "test", workers=2, cache_dir=tmp_path if cached else None)
+
+
 # --- refused values ---
 
 
