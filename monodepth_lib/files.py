@@ -75,7 +75,7 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
 def picture_remedy(error: Exception) -> str:
     """What to do about a picture that cannot be read."""
     if isinstance(error, PermissionError):
-        return "give yourself the right to it or remove it"
+        return "change its permissions or remove it"
     if isinstance(error, Image.DecompressionBombError):
         return "make it smaller or remove it"
     if isinstance(error, IsADirectoryError):
@@ -127,7 +127,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         remedy = "free space or choose another output folder"
         if isinstance(error, PermissionError):
-            remedy = "give yourself the right to it or choose another output folder"
+            remedy = "change its permissions or choose another output folder"
         elif error.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name"
         raise NotWritten(f"{path} could not be written ({error}): {remedy}") from error

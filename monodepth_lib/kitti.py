@@ -224,7 +224,7 @@ def _list_folder(folder: Path) -> list[Path]:
     try:
         return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except PermissionError as error:
-        raise PermissionError(f"{folder} may not be read ({error.strerror}): give yourself the right to it") from error
+        raise PermissionError(f"{folder} may not be read ({error.strerror}): change its permissions") from error
 
 
 def _found_suffixes(folder: Path) -> str:
@@ -260,7 +260,7 @@ def _find_truths(drive: Path, cameras: str, truth: str) -> tuple[dict[tuple[int,
         raise ValueError(f"truth is {truth!r}; it must be one of {', '.join(map(repr, TRUTHS))}")
     above = [
         folder / packed / side / name
-        for folder in drive.parents[:3]
+        for folder in dict.fromkeys([*drive.parents[:3], *drive.resolve().parents[:3]])
         for packed in ("", "data_depth_annotated")  # Windows' "Extract all" adds a folder of the archive's name
         for side in ("train", "val")
         for name in own_names(drive)

@@ -15,16 +15,25 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
 COLOURS = "magma"
-plt.rcParams.update({"font.size": 12.0, "axes.titlesize": 12.0, "figure.dpi": 80.0, "savefig.dpi": 80.0})  # type: ignore[arg-type]
+STYLE = {"font.size": 12.0, "axes.titlesize": 12.0, "figure.dpi": 80.0, "savefig.dpi": 80.0}
+styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]  # as a decorator: what is drawn has this look
 
 
-if "ipykernel" in sys.modules:  # a notebook stores its figures: photographs take a fifth of the space as JPEG
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
+def notebook_style(jpeg_quality: int = 80) -> None:
+    """Gives all figures of a notebook our look, and stores them as JPEG: photographs take a fifth of a PNG's room.
 
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80, "optimize": True, "progressive": True})
+    A notebook calls it in its set-up cell. Outside a notebook it sets the look alone.
+    """
+    plt.rcParams.update(STYLE)  # type: ignore[arg-type]
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        how = {"quality": jpeg_quality, "optimize": True, "progressive": True}
+        set_matplotlib_formats("jpeg", pil_kwargs=how)
 
 
 def to_array(image) -> np.ndarray:
@@ -41,33 +50,40 @@ def colour_map(values, low: float, high: float, colours: str = COLOURS) -> np.nd
     return (matplotlib.colormaps[colours](scaled)[..., :3] * 255).round().astype(np.uint8)
 
 
+@styled
 def grid(
     images: Sequence, titles: Sequence[str], columns: int = 2, width: float = 12.0, limits: Sequence | None = None,
     bar: str | None = None, colours: str = COLOURS,
 ) -> Figure:  # fmt: skip
     """Images in a grid with a title each; maps (H, W) are coloured, between `limits` (low, high) where given.
 
-    `bar` names the unit of a colour bar that is drawn beside every map.
+    `bar` names the unit of a colour bar that is drawn beside every map, as tall as the map. A last row that is not full
+    stands in the middle.
     """
-    rows = -(-len(images) // columns)
-    height, image_width = to_array(images[0]).shape[:2]
-    cell = width / columns
+    arrays = [to_array(image) for image in images]
+    columns = min(columns, len(arrays))
+    rows = -(-len(arrays) // columns)
+    height, image_width = arrays[0].shape[:2]
+    with_bar = {index % columns for index, array in enumerate(arrays) if bar and array.ndim == 2}
+    cell = (width - 0.9 * len(with_bar)) / columns
     lines = max(title.count("\n") + 1 for title in titles)
     size = (width, rows * (cell * height / image_width + 0.25 + 0.2 * lines))
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for index, axis in enumerate(axes.flat):
+    figure = plt.figure(figsize=size, layout="constrained")
+    cells = figure.add_gridspec(rows, 2 * columns)  # in half columns, so that a row can stand in the middle
+    for index, (array, title) in enumerate(zip(arrays, titles, strict=True)):
+        row, column = divmod(index, columns)
+        start = 2 * column + columns - min(columns, len(arrays) - row * columns)
+        axis = figure.add_subplot(cells[row, start : start + 2])
         axis.axis("off")
-        if index >= len(images):
-            continue
-        array = to_array(images[index])
         low, high = limits[index] if limits is not None and limits[index] is not None else (None, None)
         drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
-        axis.set_title(titles[index])
+        axis.set_title(title)
         if bar and array.ndim == 2:
-            figure.colorbar(drawn, ax=axis, label=bar, shrink=0.9)
+            figure.colorbar(drawn, cax=axis.inset_axes((1.02, 0, 0.03, 1)), label=bar)
     return figure
 
 
+@styled
 def history(rows: list[dict]) -> Figure:
     """Training and validation loss over the epochs, and the parts of the training loss."""
     epochs = [row["epoch"] for row in rows]
@@ -93,6 +109,7 @@ CURVES = {
 }
 
 
+@styled
 def curves(histories: dict[str, list[dict]]) -> Figure:
     """Several runs over the epochs, by name: a chart for each column of `CURVES` that a history has."""
     shown = [key for key in CURVES if any(key in row for rows in histories.values() for row in rows)]
@@ -119,12 +136,6 @@ def figure_image(figure: Figure) -> Image.Image:
 
 
 # --- 06 and 07: charts that take little room, and pictures drawn without matplotlib, fast enough for a slider ------
-
-
-def jpeg_quality(quality: int) -> None:
-    """How finely a notebook with many photographs stores its figures (80 unless told); nothing outside a notebook."""
-    if "ipykernel" in sys.modules:
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": quality})
 
 
 def chart(figure: Figure) -> Image.Image:
@@ -200,39 +211,88 @@ def from_above(
     return view
 
 
-def scan_over_picture(picture, depth, furthest: float = 80.0) -> Image.Image:
-    """Sparse depth (H, W) in metres (0 = unknown) as dots of 2 x 2 px over its `picture` in grey: bright is near.
+# --- the pipeline figure on top of every notebook -------------------------------------------------------------------
 
-    Drawn up to `furthest` metres, near dots over far ones, with a bar that says which colour is which distance. Dots
-    that follow poles, cars and kerbs say that laser and camera are calibrated.
+# Its blocks: centre (x, y), width and height, title, words. The losses have two: what they compare, and how.
+PIPELINE: dict[str, list[tuple[float, float, float, float, str, str]]] = {
+    "data": [(1.15, 3.8, 2.3, 1.4, "data", "drives, pairs,\nbatches")],
+    "transforms": [(1.15, 1.9, 2.3, 1.4, "transforms", "resize, flip,\ncolours")],
+    "network": [(5.55, 3.8, 1.9, 1.4, "network", "encoder,\ndecoder")],
+    "losses": [(9.95, 2.85, 2.3, 1.5, "sampler", "$I^r(x - d^l)$\n$I^l(x + d^r)$"),
+               (14.3, 2.85, 2.5, 2.1, "three losses", "appearance\nsmoothness\nconsistency\non four scales")],
+    "training": [(8.9, 0.55, 4.2, 1.0, "training", "gradients change the weights")],
+    "testing": [(7.7, 5.4, 4.2, 1.0, "testing", "$Z = f B\\,/\\,(W d^l)$ metres, metrics")],
+    "gif": [(13.0, 5.4, 3.6, 1.0, "gif", "a film, points in space")],
+}  # fmt: skip
+
+
+@styled
+def pipeline(lit: str = "", width: float = 13.0) -> Figure:
+    """The course in one figure: from the drives to the losses, back to the weights, and up to metres.
+
+    The block `lit` stands out: one of `PIPELINE`, or "" for none. Raises ValueError for another word.
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
-    metres = to_array(depth)
-    rows, columns = np.nonzero((metres > 0) & (metres <= furthest))
-    order = np.argsort(-metres[rows, columns], kind="stable")  # the nearest last: they stay on top
-    rows, columns = rows[order], columns[order]
-    found = metres[rows, columns]
-    nearest = float(found.min(initial=furthest / 2))
+    if lit and lit not in PIPELINE:
+        raise ValueError(f"lit is {lit!r}; it must be one of {', '.join(map(repr, PIPELINE))}")
+    wide, tall = 15.75, 6.0
+    figure = plt.figure(figsize=(width, width * tall / wide))
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(-0.1, wide - 0.1), ylim=(0, tall))
+    axis.axis("off")
+    words = {"ha": "center", "va": "center", "fontsize": width, "linespacing": 1.1}
 
-    def place(z):
-        return 1 - 0.8 * np.log(z / nearest) / np.log(furthest / nearest)  # 0.2 at the far end: dots on black show
+    def arrow(*corners: tuple[float, float], colour: str = "#555555") -> None:
+        axis.plot(*zip(*corners, strict=True), color=colour, linewidth=2, solid_joinstyle="miter")
+        look = {"arrowstyle": "-|>,head_width=0.3,head_length=0.6", "color": colour, "linewidth": 2, "shrinkA": 0}
+        axis.annotate("", corners[-1], corners[-2], arrowprops={**look, "shrinkB": 0})
 
-    dots = np.array([(down, right) for down in (0, 1) for right in (0, 1)])
-    view = np.asarray(image.convert("L").convert("RGB")) // 2
-    height, width = metres.shape
-    where = np.minimum(rows[:, None] + dots[:, 0], height - 1), np.minimum(columns[:, None] + dots[:, 1], width - 1)
-    view[where] = colour_map(place(found)[None], 0, 1)[0][:, None]
-    ticks = [(place(z), f"{z} m") for z in (2, 3, 5, 10, 20, 40, 80) if nearest <= z <= furthest]
-    bar = scale_bar(ticks, width, "distance")
-    sheet = Image.new("RGB", (width, height + bar.height))
-    sheet.paste(Image.fromarray(view), (0, 0))
-    sheet.paste(bar, (0, height))
-    return sheet
+    def picture(x: float, y: float, sign: str, name: str, colours: Sequence[str]) -> None:
+        """A view, or maps at several scales one behind the other, with its sign in it and its name below."""
+        for scale, colour in reversed(list(enumerate(colours))):
+            corner = x - 0.65 + 0.2 * scale, y - 0.4 + 0.17 * scale
+            size = 1.3 - 0.2 * scale, 0.8
+            axis.add_patch(Rectangle(corner, *size, facecolor=colour, edgecolor="white", linewidth=1.5))
+        axis.text(x, y, f"${sign}$", **{**words, "fontsize": 1.2 * width, "color": "white"})
+        axis.text(x, y - 0.62, name, **words)
+
+    arrow((1.15, 3.1), (1.15, 2.6))
+    for y in (3.8, 1.9):
+        arrow((2.3, 1.9), (2.5, 1.9), (2.5, y), (2.75, y))
+        arrow((11.1, 2.85), (11.25, 2.85), (11.25, y), (11.45, y))
+    arrow((4.1, 3.8), (4.6, 3.8))
+    arrow((6.5, 3.8), (7.0, 3.8))
+    arrow((8.35, 3.8), (8.6, 3.8), (8.6, 3.2), (8.8, 3.2))
+    arrow((4.1, 1.9), (8.6, 1.9), (8.6, 2.5), (8.8, 2.5))
+    arrow((12.75, 3.8), (12.9, 3.8), (12.9, 3.3), (13.05, 3.3))
+    arrow((12.75, 1.9), (12.9, 1.9), (12.9, 2.4), (13.05, 2.4))
+    back = "#cc4400" if lit == "training" else "#999999"
+    arrow((14.3, 1.8), (14.3, 0.55), (11.0, 0.55), colour=back)
+    arrow((6.8, 0.55), (5.55, 0.55), (5.55, 3.1), colour=back)
+    arrow((7.9, 4.71), (7.9, 4.9))
+    arrow((9.8, 5.4), (11.2, 5.4))
+    blue, maps = ["#33638d"], ["#b63679", "#8c2981", "#641a80", "#3b0f70"]
+    picture(3.45, 3.8, "I^l", "left view", blue)
+    picture(3.45, 1.9, "I^r", "right view", blue)
+    picture(7.7, 3.8, "d^l, d^r", "disparity", maps)
+    picture(12.1, 3.8, r"\tilde{I}^l", "rebuilt", blue)
+    picture(12.1, 1.9, r"\tilde{I}^r", "rebuilt", blue)
+    for name, boxes in PIPELINE.items():
+        for x, y, box_width, box_height, title, text in boxes:
+            look = {"facecolor": "#eeeeee", "edgecolor": "#999999", "linewidth": 1.5}
+            if name == lit:
+                look = {"facecolor": "#ffc266", "edgecolor": "#cc4400", "linewidth": 3.0}
+            corner = x - box_width / 2 + 0.1, y - box_height / 2 + 0.1
+            shape = FancyBboxPatch(corner, box_width - 0.2, box_height - 0.2, boxstyle="round,pad=0.1", **look)
+            axis.add_patch(shape)
+            axis.text(x, y + box_height / 2 - 0.28, title, **words, fontweight="bold")
+            axis.text(x, y - 0.22, text, **words)
+    return figure
 
 
 # --- the check of one's own pairs (`rectification`) ---------------------------------------------------------------
 
 
+@styled
 def rectification(
     left: Image.Image, right: Image.Image, title: str, found: tuple[np.ndarray, np.ndarray] | None = None,
     everywhere: tuple[np.ndarray, np.ndarray] | None = None, shares: dict[str, float] | None = None,

@@ -1,6 +1,7 @@
 """Drives, frames, splits, calibration and truth as they lie on disk."""
 
 import json
+import pickle
 import warnings
 from itertools import combinations
 
@@ -273,6 +274,64 @@ def test_unknown_and_missing_sides_are_named(tmp_path, data_dir):
         kitti.select_drives(tmp_path, "val")
 
 
+def linked(link, target):
+    link.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        link.symlink_to(target)
+    except OSError:
+        pytest.skip("this system makes no symbolic links")
+    return link
+
+
+def test_a_linked_drive_has_the_links_name_and_the_calibration_around_the_link(tmp_path):
+    disk = tmp_path / "disk"
+    for number in (1, 2):  # two folders of one name
+        put(disk / f"rec{number}/seq/left", ["0001.png"])
+        put(disk / f"rec{number}/seq/right", ["0001.png"])
+        linked(tmp_path / f"mine/test/walk{number}", disk / f"rec{number}/seq")
+    write_camera(tmp_path / "mine", CAMERA)
+    drives = kitti.select_drives(tmp_path / "mine", "test")
+    assert list(drives) == ["walk1", "walk2"]
+    for name, drive in drives.items():
+        (pair,) = kitti.find_pairs(drive)
+        assert pair.name == f"{name}/0001" and pair.folder == tmp_path / "mine/test" / name
+        assert pair.calibration.source == str(tmp_path / "mine/camera.json")
+    (tmp_path / "mine/camera.json").unlink()
+    write_camera(disk / "rec1", {**CAMERA, "focal_px": 700})  # second, around what the link points to
+    assert kitti.find_pairs(drives["walk1"])[0].calibration.focal_px == 700
+
+
+def test_a_linked_drive_is_found_by_either_name_with_its_scans_and_truth(tmp_path):
+    drive = scanned_drive(tmp_path / "disk")
+    depth = f"disk/train/{drive.name}/proj_depth/groundtruth/image_02/0000000001.png"
+    write_uint16(tmp_path / depth, np.full((32, 96), 7.0))
+    link = linked(tmp_path / "mine/test/walk", drive)
+    for name in ("walk", drive.name):
+        assert kitti.select_drives(tmp_path / "mine", "test", [name]) == {name: link}
+    scans = kitti.find_pairs(link, truth="scan")
+    assert [pair.truth_kind for pair in scans] == ["scan"] * 3
+    assert scans[0].ground_truth().max() == 10.5
+    assert [bool(pair.truth) for pair in kitti.find_pairs(link)] == [False, True, False]
+
+
+def test_two_links_to_one_drive_are_not_two_drives_of_a_split(tmp_path):
+    drive = make_drive(tmp_path / "disk/seq", [0])
+    one, other = (linked(tmp_path / f"mine/{side}/walk_{side}", drive) for side in ("train", "vals"))
+    with pytest.raises(ValueError, match="walk_vals would be in train and held out"):
+        kitti.check_split({"walk_train": one}, {"walk_vals": other})
+
+
+def test_archives_that_windows_unpacked_into_folders_of_their_names_are_found(tmp_path):
+    name = "2020_01_01_drive_0001_sync"
+    drive = make_drive(tmp_path / "data" / name / "2020_01_01" / name, range(2))
+    write_calibration(tmp_path / "data/2020_01_01_calib/2020_01_01/calib_cam_to_cam.txt", focal=500.0, width=96)
+    truth = f"data_depth_annotated/train/{name}/proj_depth/groundtruth/image_02/0000000000.png"
+    write_uint16(tmp_path / "data" / truth, np.full((32, 96), 7.0))
+    assert kitti.find_drives(tmp_path / "data") == {name: drive}
+    pair = kitti.find_pairs(drive)[0]
+    assert pair.calibration.focal_px == 500 and pair.ground_truth().max() == 7
+
+
 # --- pairs ---
 
 
@@ -280,6 +339,32 @@ def put(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         Image.new("RGB", (8, 4)).save(folder / name, format="PNG")
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in files.PICTURES if suffix != ".pgm"])
+def test_pairs_of_every_format_that_is_read_are_found(tmp_path, suffix):
+    drive = make_drive(tmp_path / "drive", range(2), suffix=suffix.upper())
+    assert [pair.left.suffix for pair in kitti.select_pairs(tmp_path, "train", ["drive"])] == [suffix.upper()] * 2
+    assert kitti.find_pairs(drive)[1].name == "drive/0000000001"
+
+
+@pytest.mark.parametrize("side", ["image_02", "image_03"])
+def test_a_folder_of_other_files_is_named_with_what_it_holds(tmp_path, side):
+    drive = make_drive(tmp_path / "drive", range(2))
+    for path in (drive / side / "data").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    (drive / side / "data/notes").touch()
+    said = rf"{side}/data holds no picture: expected .* \(\.png, \.jpg, .*\.webp.*\); it has \.heic, notes"
+    with pytest.raises(FileNotFoundError, match=said):
+        kitti.find_pairs(drive)
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted_beside_others(tmp_path):
+    drive = make_drive(tmp_path / "drive", range(2))
+    for side in ("image_02", "image_03"):
+        (drive / side / "data/0000000002.heic").touch()
+    with pytest.warns(UserWarning, match=r"image_0[23]/data: 1 files are left out \(\.heic\): store them as \.png"):
+        assert len(kitti.find_pairs(drive)) == 2
 
 
 def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
@@ -370,9 +455,34 @@ def test_calibration_falls_back_to_the_table_and_says_so(tmp_path, width, focal_
     assert camera.focal_baseline == pytest.approx(focal_baseline, abs=1e-5)
 
 
+# f·B in px·m of the grey cameras: P_rect_01[0, 3] of the five dates' files, with the sign turned
+@pytest.mark.parametrize(
+    "width, px_metres", [(1224, 379.7842), (1226, 379.8145), (1238, 385.8846), (1241, 386.1448), (1242, 387.5744)]
+)
+def test_the_table_has_the_grey_cameras_of_all_five_dates(tmp_path, width, px_metres):
+    with pytest.warns(UserWarning, match=f"{width} px"):
+        camera = kitti.calibration(tmp_path / "2020_01_01_drive_0001_sync", width, "grey")
+    assert camera.focal_baseline * width == pytest.approx(px_metres, abs=0.01)
+
+
 def test_a_width_that_kitti_does_not_have_is_named(tmp_path):
-    with pytest.raises(ValueError, match="640 px"):
-        kitti.calibration(tmp_path / "drive", 640)
+    for cameras in kitti.CAMERAS:
+        with pytest.raises(ValueError, match="640 px"):
+            kitti.calibration(tmp_path / "drive", 640, cameras)
+
+
+def test_a_pair_knows_its_calibration_and_reads_it_once(tmp_path):
+    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2))
+    path = write_calibration(tmp_path / "calib_cam_to_cam.txt", width=96)
+    colour = kitti.find_pairs(drive)[0]
+    assert colour.calibration == kitti.calibration(drive, 96)
+    path.unlink()
+    assert colour.calibration.source == str(path)
+    make_drive(drive, range(2), cameras="grey")
+    write_calibration(tmp_path / "calib_cam_to_cam.txt", width=96)
+    grey = kitti.find_pairs(drive, "grey")[0]
+    assert (grey.cameras, grey.calibration.baseline_m) == ("grey", pytest.approx(0.54))
+    assert pickle.loads(pickle.dumps(grey)) == grey and hash(grey) != hash(colour)
 
 
 P = """P0: 100 0 48 0 0 100 16 0 0 0 1 0
@@ -569,6 +679,22 @@ def test_scans_of_odometry_and_object_use_their_own_calibration(tmp_path, name, 
 def test_frames_without_a_scan_are_without_truth(tmp_path):
     pairs = kitti.find_pairs(scanned_drive(tmp_path, range(4), scans=[1, 3]))
     assert [pair.truth and pair.truth.name for pair in pairs] == [None, "0000000001.bin", None, "0000000003.bin"]
+
+
+def test_own_folders_with_scans_and_kittis_calibration_are_seen_by_camera_2(tmp_path):
+    drive = scanned_drive(tmp_path)
+    for folder, side in (("image_02/data", "left"), ("image_03/data", "right")):
+        (drive / folder).rename(drive / side)
+    pair = kitti.find_pairs(drive)[0]
+    truth = pair.ground_truth()
+    assert np.argwhere(truth).tolist() == [[8, 20]] and truth[8, 20] == 10.5
+
+
+def test_a_scan_beside_ones_own_camera_is_left_out_and_said(tmp_path):
+    drive = scanned_drive(tmp_path)
+    write_camera(drive, {"focal_px": 80, "baseline_m": 0.5, "width": 96})
+    with pytest.warns(UserWarning, match=r"its laser scans are left out, for .*camera\.json says nothing of a laser"):
+        assert not any(pair.truth for pair in kitti.find_pairs(drive))
 
 
 @pytest.mark.parametrize("name", ["calib_velo_to_cam.txt", "calib_cam_to_cam.txt"])

@@ -1,28 +1,97 @@
 """What is drawn from numbers."""
 
+import subprocess
+import sys
+
 import numpy as np
-from PIL import Image
+import pytest
 
 from monodepth_lib import plots
 
-
-def test_a_scan_is_drawn_in_its_pixels_near_over_far_and_nothing_else():
-    picture = Image.fromarray(np.full((40, 300, 3), 200, np.uint8))
-    depth = np.zeros((40, 300), np.float32)
-    depth[10, 20], depth[11, 21] = 40, 5  # their dots overlap at (11, 21)
-    depth[30, 100], depth[39, 299] = 79, 20
-    depth[5, 5] = 81  # beyond the reach
-    drawn = np.asarray(plots.scan_over_picture(picture, depth))
-    assert drawn.shape[1] == 300 and drawn.shape[0] > 40  # a bar below
-    view = drawn[:40].astype(int)
-    dots = np.argwhere((view != 100).any(-1)).tolist()
-    one, other = [[10, 20], [10, 21], [11, 20]], [[11, 21], [11, 22], [12, 21], [12, 22]]
-    assert dots == [*one, *other, [30, 100], [30, 101], [31, 100], [31, 101], [39, 299]]
-    near, middle, far, furthest = (view[place].sum() for place in ((11, 21), (39, 299), (10, 20), (30, 100)))
-    assert near > middle > far > furthest  # bright is near
-    assert (view[11, 21] == view[12, 22]).all()
+PICTURE, MAP = np.zeros((16, 52, 3), np.uint8), np.linspace(0, 1, 16 * 52).reshape(16, 52)
 
 
-def test_a_picture_without_a_scan_is_drawn_without_dots():
-    drawn = np.asarray(plots.scan_over_picture(Image.new("RGB", (300, 40), "white"), np.zeros((40, 300))))
-    assert (drawn[:40] == 127).all()
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plots.plt.close("all")
+
+
+def box(artist):
+    """Left, bottom, right, top in px, as drawn."""
+    return artist.get_window_extent().extents
+
+
+def drawn(figure):
+    figure.canvas.draw()
+    return figure
+
+
+def test_importing_the_library_changes_no_setting_of_matplotlib():
+    code = """
+import matplotlib, sys
+import ipykernel  # as in a notebook's kernel
+from matplotlib import pyplot
+before = dict(matplotlib.rcParams)
+from monodepth_lib import gif, plots, widgets
+plots.grid([[[0.0, 1.0]]], ["a"])
+changed = [key for key, value in matplotlib.rcParams.items() if value != before[key]]
+assert not changed, changed
+assert "matplotlib_inline.backend_inline" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_our_figures_look_the_same_with_and_without_the_notebooks_style():
+    with plots.matplotlib.rc_context():
+        plain = plots.figure_image(plots.grid([MAP], ["a map"], columns=1))
+        plots.notebook_style()
+        assert plots.plt.rcParams["figure.dpi"] == 80
+        assert plots.figure_image(plots.grid([MAP], ["a map"], columns=1)).tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("columns, width", [(1, 7), (2, 9), (3, 12)])
+def test_a_colour_bar_is_as_tall_as_its_map_and_nothing_is_cut_off(columns, width):
+    figure = drawn(plots.grid([PICTURE, MAP, MAP, MAP], ["a\nb", "c", "d", "e"], columns, width, bar="px"))
+    for axis in figure.axes[1:]:
+        (bar,) = axis.child_axes
+        (_, low, right, high), (left, bar_low, _, bar_high) = box(axis.images[0]), box(bar)
+        assert (bar_low, bar_high) == pytest.approx((low, high), abs=1) and 0 < left - right < 20
+        assert bar.get_ylabel() == "px"
+    assert not figure.axes[0].child_axes
+    for axis in figure.axes:
+        left, low, right, high = axis.get_tightbbox().extents
+        assert left >= 0 and low >= 0 and right <= figure.bbox.width and high <= figure.bbox.height
+
+
+def test_a_last_row_that_is_not_full_stands_in_the_middle():
+    figure = drawn(plots.grid([PICTURE] * 5, list("abcde"), columns=3, width=9))
+    assert [axis.get_title() for axis in figure.axes] == list("abcde")  # and no empty one
+    a, _, c, d, e = (box(axis.images[0]) for axis in figure.axes)
+    assert a[1] == pytest.approx(c[1], abs=1) and a[1] > d[3] and d[1] == pytest.approx(e[1], abs=1)
+    assert d[0] - a[0] == pytest.approx(c[2] - e[2], abs=2)
+    assert d[2] - d[0] == pytest.approx(a[2] - a[0], abs=2)
+
+
+def test_the_pipeline_lights_one_block_and_cuts_nothing_off():
+    pictures = {plots.figure_image(plots.pipeline(lit)).tobytes() for lit in ("", *plots.PIPELINE)}
+    assert len(pictures) == 1 + len(plots.PIPELINE) == 8
+    figure = drawn(plots.pipeline("losses"))
+    for text in figure.axes[0].texts:
+        if text.get_text():
+            left, low, right, high = box(text)
+            assert left >= 0 and low >= 0 and right <= figure.bbox.width and high <= figure.bbox.height
+    with pytest.raises(ValueError, match="lit is 'loss'; it must be one of 'data', 'transforms'"):
+        plots.pipeline("loss")
+
+
+def test_the_words_of_a_block_stay_inside_it():
+    figure = drawn(plots.pipeline())
+    shapes = [patch for patch in figure.axes[0].patches if isinstance(patch, plots.FancyBboxPatch)]
+    blocks = [block for blocks in plots.PIPELINE.values() for block in blocks]
+    for block, shape in zip(blocks, shapes, strict=True):
+        left, low, right, high = box(shape)
+        for words in block[-2:]:
+            (text,) = [text for text in figure.axes[0].texts if text.get_text() == words]
+            extents = box(text)
+            assert extents[0] > left and extents[1] > low and extents[2] < right and extents[3] < high, words

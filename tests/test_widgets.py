@@ -5,6 +5,7 @@ import io
 import pytest
 from PIL import Image
 
+from monodepth_lib import widgets
 from monodepth_lib.widgets import Panel, int_slider, plots, png
 
 
@@ -50,6 +51,20 @@ def test_an_error_is_shown_and_raised_and_goes_away():
     panel.controls["frame"].value = 4
     assert panel.message.value == ""
     assert shown(panel) == (40, 0)
+
+
+def test_the_words_of_an_error_are_no_html():
+    def fail(frame):
+        raise ValueError("expected data/<drive>/left & right")
+
+    with pytest.raises(ValueError):
+        frame_slider(fail, 2)
+    assert widgets.in_red("a <drive> & b") == '<b style="color:#b00020">a &lt;drive&gt; &amp; b</b>'
+    panel = frame_slider(draw, 2)
+    panel.draw = fail
+    with pytest.raises(ValueError):
+        panel.controls["frame"].value = 1
+    assert "data/&lt;drive&gt;/left &amp; right" in panel.message.value
 
 
 def test_a_sheet_shows_positions_and_moves_nothing():
