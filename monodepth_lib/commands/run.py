@@ -32,6 +32,7 @@ NOTEBOOKS = (
     "05_training",
     "06_testing",
     "07_gif",
+    "08_your_own",
 )
 SHORT = {"model": "model_name"}  # a parameter's other name; in a notebook, `model` is the network itself
 # What belongs to the lab's recipe besides the settings of profile "full": taken with it when no data_dir is given.
