@@ -4,7 +4,10 @@ PIP_ARGS ?=
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup check run test lint unit notebooks-check lab notebooks model lock clean
+.PHONY: setup check run test lint unit notebooks-check lab notebooks model lock matrix clean
+
+# OpenMP's threads sleep while they wait: the browser and other notebooks want the cores, too. `run` looks for itself.
+lab: export OMP_WAIT_POLICY ?= PASSIVE
 
 run: setup  ## all seven notebooks on the sample drives, into output/run
 	$(BIN)/monodepth run all --name run
@@ -47,8 +50,11 @@ notebooks: setup  ## run all notebooks with their defaults and store them, clean
 model: setup  ## train models/unet_sample anew, with 05's defaults, and write its card
 	$(BIN)/python tools/make_model.py sample
 
+matrix:  ## the unit tests on Python 3.13 and with the lowest versions of pyproject.toml, each in a .venv of its own
+	$(PYTHON) tools/matrix.py $(PIP_ARGS)
+
 lock:  ## write requirements.txt from a fresh installation of pyproject.toml (ARGS: versions to hold, as pip takes them)
 	$(PYTHON) tools/lock.py $(ARGS)
 
 clean:  ## the installation and what tools left; data, models and output stay
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -95,7 +95,7 @@ def read_calibration_file(path: str | Path, cameras: CameraName = "colour", widt
         )
     focal = float(p_left[0, 0])
     baseline = float(p_left[0, 3] - p_right[0, 3]) / focal if focal > 0 else 0.0
-    if not (focal > 0 and baseline > 0 and width > 0):
+    if not (focal > 0 and 0 < baseline < np.inf and width > 0):
         raise ValueError(f"{path} gives f = {focal} px, B = {baseline} m, W = {width} px: all must be positive")
     return Calibration(focal, baseline, width, str(path), (float(p_left[0, 2]), float(p_left[1, 2])))
 

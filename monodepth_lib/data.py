@@ -170,7 +170,7 @@ def write_cache(pairs: Sequence[kitti.Pair], size: tuple[int, int], path: Path, 
         file.write(header.getvalue())
         file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
         resized = StereoPairs(pairs[done:], ResizeImage(size))
-        for sample in DataLoader(resized, None, num_workers=workers):
+        for sample in PairLoader(resized, None, num_workers=workers):
             for view in VIEWS:
                 file.write(np.asarray(sample[view]).tobytes())
     os.replace(partial, path)
@@ -184,6 +184,21 @@ def write_npy_header(file: BinaryIO, shape: tuple[int, ...], kind: str = "<f4") 
 def fingerprint(lines: Iterable[str]) -> str:
     """Twelve hexadecimal digits of the lines' SHA-256."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+class PairLoader(DataLoader):
+    """A DataLoader that says in one sentence when its workers have no shared memory left for their batches."""
+
+    def __iter__(self) -> Iterator[dict]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            remedy = "use workers=0, or give it more (docker run --shm-size=1g)"
+            raise RuntimeError(
+                f"{self.num_workers} workers have too little shared memory in /dev/shm: {remedy}"
+            ) from error
 
 
 def prepare_dataloader(
@@ -221,7 +236,7 @@ def prepare_dataloader(
     sampler: DistributedSampler | range = range(rank, len(pairs), processes)
     if train:  # the same number for each process; a `range` has none twice
         sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed, drop_last=True)
-    return DataLoader(
+    return PairLoader(
         dataset,
         batch_size,
         sampler=sampler,
@@ -257,7 +272,9 @@ def pick_device(device: str = "auto") -> torch.device:
     if device == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
     if not there.get(device.partition(":")[0], True):
-        raise ValueError(f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'")
+        raise ValueError(
+            f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
+        )
     return torch.device(device)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -239,7 +240,7 @@ def pipeline(lit: str = "", width: float = 13.0) -> Figure:
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(-0.1, wide - 0.1), ylim=(0, tall))
     axis.axis("off")
-    words = {"ha": "center", "va": "center", "fontsize": width, "linespacing": 1.1}
+    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": width, "linespacing": 1.1}
 
     def arrow(*corners: tuple[float, float], colour: str = "#555555") -> None:
         axis.plot(*zip(*corners, strict=True), color=colour, linewidth=2, solid_joinstyle="miter")
@@ -278,7 +279,7 @@ def pipeline(lit: str = "", width: float = 13.0) -> Figure:
     picture(12.1, 1.9, r"\tilde{I}^r", "rebuilt", blue)
     for name, boxes in PIPELINE.items():
         for x, y, box_width, box_height, title, text in boxes:
-            look = {"facecolor": "#eeeeee", "edgecolor": "#999999", "linewidth": 1.5}
+            look: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": "#999999", "linewidth": 1.5}
             if name == lit:
                 look = {"facecolor": "#ffc266", "edgecolor": "#cc4400", "linewidth": 3.0}
             corner = x - box_width / 2 + 0.1, y - box_height / 2 + 0.1

@@ -179,6 +179,7 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
 # --- 03 ---
 
 
+@plots.styled
 def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | None = None, limit: int = 80) -> Panel:
     """(03) The right view fetched `shift` px further left, every pixel alike: does it look like the left view?
 
@@ -246,6 +247,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     )
 
 
+@plots.styled
 def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, right: torch.Tensor) -> Panel:
     """(03) How the whole loss ranks some answers (by name, four scales each as a network gives them), best on top.
 
@@ -347,6 +349,7 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
 # --- 05 ---
 
 
+@plots.styled
 def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
     """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curve stands.
 

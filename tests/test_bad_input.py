@@ -25,10 +25,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
-from test_training import SIZE, equal, run
+from test_training import SIZE, equal, run, short
 
-from monodepth_lib import checkpoints, data, gif, kitti, training
-from monodepth_lib.commands import predict
+from monodepth_lib import checkpoints, data, files, gif, kitti, training
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -46,8 +45,9 @@ def drive(tmp_path):
     return make_drive(tmp_path / "data/train/2020_01_01_drive_0001_sync", range(4))
 
 
-def load(drive: Path, **options):
-    return data.prepare_dataloader(drive.parents[1], "train", size=(16, 48), **{"batch_size": 2, **options})
+def load(drive: Path, bad_pairs="refuse", **options):
+    pairs = kitti.select_pairs(drive.parents[1], "train", bad_pairs=bad_pairs)
+    return data.prepare_dataloader(pairs, True, size=(16, 48), **{"batch_size": 2, **options})
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -159,7 +159,7 @@ FAULTS = {
     "JPEG cut in its header": (jpeg(JPEG[:12]), f"0000000001.jpg {UNREADABLE}", 3),
     "JPEG cut in the middle": (jpeg(JPEG[:2000]), f"0000000001.jpg {UNREADABLE}", 3),
     "page of the web": (put(f"{LEFT}/{FRAME}", content=b"<html>404</html>"), f"{LEFT}/{FRAME} {UNREADABLE}", 3),
-    "folder named as a picture": (folder_for_a_picture, f"{LEFT}/{FRAME} {UNREADABLE}", 3),
+    "folder named as a picture": (folder_for_a_picture, rf"{LEFT}/{FRAME} cannot .*: name a file, not a folder", 3),
     "pictures of one pixel": (
         put(f"{LEFT}/{FRAME}", f"{RIGHT}/{FRAME}", content=encoded(noise(1, 1))),
         f"{LEFT}/{FRAME} is 1x1 px, too small to see anything in: fetch it again or remove it",
@@ -266,10 +266,10 @@ def test_what_only_looks_strange_is_taken(drive, case):
 def test_only_the_ends_of_good_files_are_read_and_doubtful_ones_whole(drive, monkeypatch):
     both(PNG + bytes(100))(drive)
     read = []
-    monkeypatch.setattr(data, "read_picture", lambda path: read.append(path.name) or noise())
-    assert data.check_pictures(kitti.find_pairs(drive)) == {}
+    monkeypatch.setattr(files, "read_picture", lambda path: read.append(path.name) or noise())
+    assert kitti.check_pictures(kitti.find_pairs(drive)) == {}
     assert read == [FRAME, FRAME]
-    data.check_pictures(kitti.find_pairs(drive), whole=True)
+    kitti.check_pictures(kitti.find_pairs(drive), whole=True)
     assert len(read) == 2 + 8
 
 
@@ -277,7 +277,7 @@ def test_damage_in_the_middle_is_found_by_the_whole_look_and_named_in_training(d
     damaged = bytearray(PNG)
     damaged[4000:4010] = bytes(10)
     put(f"{RIGHT}/{FRAME}", content=bytes(damaged))(drive)
-    (said,) = data.check_pictures(kitti.find_pairs(drive), whole=True).values()
+    (said,) = kitti.check_pictures(kitti.find_pairs(drive), whole=True).values()
     assert f"{RIGHT}/{FRAME} cannot be read as a picture" in said
     with pytest.raises(ValueError, match=f"{RIGHT}/{FRAME} {UNREADABLE}"):
         list(load(drive))
@@ -503,12 +503,12 @@ def test_weights_that_are_not_finite_are_refused_for_prediction_and_for_training
 # fault: (what is asked for, the sentence)
 REQUESTS = {
     "batch larger than the data": (
-        lambda folder: data.prepare_dataloader(folder, "train", batch_size=10),
-        "data.* has 9 training pairs, fewer than one batch of 10",
+        lambda folder: data.prepare_dataloader(kitti.select_pairs(folder, "train"), True, batch_size=10),
+        "there are 9 training pairs, fewer than one batch of 10",
     ),
-    "empty batch": (lambda folder: data.prepare_dataloader(folder, "train", batch_size=0), "batch_size is 0; it must"),
-    "negative batch": (lambda folder: data.prepare_dataloader(folder, "val", batch_size=-1), "batch_size is -1; it"),
-    "empty size": (lambda folder: data.prepare_dataloader(folder, "train", size=(0, 96)), r"size is \(0, 96\); it"),
+    "empty batch": (lambda _: data.prepare_dataloader([], True, batch_size=0), "batch_size is 0; it must"),
+    "negative batch": (lambda _: data.prepare_dataloader([], batch_size=-1), "batch_size is -1; it"),
+    "empty size": (lambda _: data.prepare_dataloader([], size=(0, 96)), r"size is \(0, 96\); it"),
     "profile unknown": (lambda _: training.settings("huge"), "profile is 'huge'; it must be one of tiny, class, full"),
     "setting unknown": (
         lambda _: training.settings("tiny", epoch=1),
@@ -546,8 +546,8 @@ def test_zero_epochs_are_refused_and_leave_the_run_as_it_is(data_dir, tmp_path, 
 
 
 def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, tiny):
-    loader = data.prepare_dataloader(data_dir, "train", size=(33, 101), batch_size=5)
-    (row,) = training.train(tiny(), loader, None, tmp_path, epochs=1, size=(33, 101), log=lambda _: None)
+    loader = data.prepare_dataloader(kitti.select_pairs(data_dir, "train"), True, size=(33, 101), batch_size=5)
+    (row,) = training.train(tiny(), loader, None, tmp_path, short(size=(33, 101)), log=lambda _: None)
     assert row["train_loss"] > 0
 
 
@@ -625,11 +625,11 @@ def test_mutated_pictures_give_a_sentence(tmp_path, monkeypatch, kind, changes, 
     path = tmp_path / "0000000001.png"
     path.write_bytes(with_checksums(bytes(content)) if repaired and content[:4] == b"\x89PNG" else content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # a bomb is one, and costs no minutes
-    for read in (data.read_picture, data.picture_size, kitti.read_uint16, predict.read_picture):
+    for read in (files.read_picture, files.picture_size, kitti.read_uint16):
         with a_sentence_or_nothing(str(path)):
             read(path)
     with a_sentence_or_nothing(str(path)):
-        assert all(str(path) in said for said in data.check_pictures([kitti.Pair(tmp_path, path, path)], 1).values())
+        assert all(str(path) in said for said in kitti.check_pictures([kitti.Pair(tmp_path, path, path)], 1).values())
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -669,13 +669,14 @@ def test_mutated_calibrations_give_a_sentence(tmp_path, name, changes):
     else:
         write_laser_calibration(drive)
     (drive / name).write_text(" ".join(pieces), encoding="utf-8", errors="replace")
-    pair = kitti.Pair(drive, drive / LEFT / FRAME, drive / RIGHT / FRAME, drive / "velodyne/0000000001.bin")
+    scan = drive / "velodyne/0000000001.bin"
+    pair = kitti.Pair(drive, drive / LEFT / FRAME, drive / RIGHT / FRAME, truth=scan, truth_kind="scan")
     with a_sentence_or_nothing(str(drive)):
         camera = kitti.calibration(drive, 96, frame="0000000001")
         assert camera.focal_px > 0 and camera.baseline_m > 0 and camera.width > 0 and np.isfinite(camera.focal_baseline)
     if name != "camera.json":
         with a_sentence_or_nothing(str(drive)):
-            depth = kitti.read_truth(pair, kitti.Calibration(100.0, 0.5, 96, "calib"))
+            depth = pair.ground_truth()
             assert depth.shape == (32, 96) and (depth >= 0).all() and np.isfinite(depth).all()
 
 

@@ -139,6 +139,23 @@ def test_grey_cameras_and_stereo_2015_load(tmp_path):
     assert names(batches(tmp_path / "scenes", "test", drives=["stereo_2015"]))[0] == "stereo_2015/000000_10"
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_too_little_shared_memory_is_said_with_the_remedy(data_dir, tmp_path, monkeypatch, cached):
+    """As a container with a /dev/shm of a megabyte ends; the words are torch's."""
+    torchs = "unable to allocate shared memory(shm) for file </torch_29525_1_0>: No space left on device (28)"
+    dataset = data.CachedPairs if cached else data.StereoPairs
+
+    def fail(*_):
+        raise RuntimeError(torchs)
+
+    monkeypatch.setattr(dataset, "__getitems__", fail, raising=False)
+    with pytest.raises(RuntimeError, match=r"2 workers have too little shared memory in /dev/shm: use workers=0, or "):
+        batches(data_dir, "test", workers=2, cache_dir=tmp_path if cached else None)
+    torchs = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        batches(data_dir, "test", workers=2, cache_dir=tmp_path if cached else None)
+
+
 # --- refused values ---
 
 
@@ -167,14 +184,23 @@ def test_unknown_side_cameras_split_and_modes_are_named(data_dir, options, named
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
     assert pick_device("auto").type == expected
     for name, there in (("cuda:1", cuda), ("mps", mps)):
         if there:
             assert pick_device(name) == torch.device(name)
         else:
-            with pytest.raises(ValueError, match=f"device is '{name}', but torch sees no such GPU here"):
+            with pytest.raises(ValueError, match=f"device is '{name}', but torch .* has no such GPU here"):
                 pick_device(name)
     assert pick_device("cpu").type == "cpu"
+
+
+def test_a_torch_that_cannot_warp_on_apples_gpu_takes_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "__version__", "2.12.1")
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match=r"torch 2\.12\.1 has no such GPU here"):
+        pick_device("mps")
 
 
 def test_to_device_orders_images_for_convolutions_and_keeps_names():

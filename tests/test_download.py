@@ -768,7 +768,7 @@ def test_a_picture_that_is_none_is_named(server, get, tmp_path, content, why):
         (["lab", "--frames", "-3:"], "argument --frames: expected one argument"),
         (["nonsense"], "names 'nonsense', which is no drive"),
         (["lab", "--base-url", "ftp://x"], "must begin with https"),
-        (["lab", "--base-url", "http://[x"], "base URL .http://\[x. is no address"),
+        (["lab", "--base-url", "http://[x"], r"base URL .http://\[x. is no address"),
     ],
 )
 def test_wrong_arguments(arguments, why, capsys, tmp_path):

@@ -71,9 +71,9 @@ MOMENTS = {
     "within the second epoch": ("training", "to_device", "before", 15),
     "while the checkpoint of an epoch is written": ("torch", "save", "in", 3),
     "written, not renamed": ("os", "fsync", "after", 3),
-    "between the two renames": ("os", "replace", "before", 5),
+    "between the two renames": ("os", "replace", "before", 4),
     "between the weights and the checkpoint": ("training", "save_model", "after", 2),
-    "between the last checkpoint and the history": ("checkpoints", "write_history", "before", 3),
+    "between the last checkpoint and the history": ("training", "write_history", "before", 2),
     "in validation": ("training", "validate", "before", 2),
 }
 

@@ -174,8 +174,8 @@ def test_values_survive_the_command_line(read_runs, monkeypatch):
     monkeypatch.setattr(run, "run_noted", lambda *arguments: calls.append(arguments))
     monkeypatch.setattr(run, "end_with_parent", lambda: calls.append("tied to the sweep"))
     arguments = sweep.command(one, "cuda:1")
-    assert arguments[1:3] == ["-m", "monodepth_lib.commands.run"]
-    assert run.main(arguments[3:]) == 0
+    assert arguments[:2] == ["-m", "monodepth_lib.commands.run"]
+    assert run.main(arguments[2:]) == 0
     taken = {**given, "resume": True, "device": "cuda:1"}
     assert calls == ["tied to the sweep", (["05_training"], taken, one.folder, 60.0)]
     one.parameters["resume"] = False  # told so in the file
@@ -211,7 +211,7 @@ say("ends")
 @pytest.fixture
 def programs(monkeypatch):
     def command(one, device):
-        return [sys.executable, "-S", "-c", PROGRAM, str(one.folder), one.name, str(device)]
+        return ["-S", "-c", PROGRAM, str(one.folder), one.name, str(device)]
 
     monkeypatch.setattr(sweep, "command", command)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -385,6 +385,61 @@ def test_a_sweep_of_the_real_notebook(tmp_path, monkeypatch, data_dir, capsys):
     assert (tmp_path / "output/one/summary.html").read_text().count("<img") == 2
     for file in ("05_training.ipynb", "last.pt", "weights.safetensors", "history.csv", "status.json", "metrics.json"):
         assert (one.folder / file).is_file()
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(true, seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_cluster_does_the_run_of_a_worker_that_is_killed(project):
+    """A scheduler and two workers on this machine, with a GPU each, as they say; one is killed in its second epoch."""
+    distributed = pytest.importorskip("distributed")
+    psutil = pytest.importorskip("psutil")
+    (project / "night.yaml").write_text("notebooks: 05_training\nruns: {a: {pause: 0.05}, b: {pause: 0.05}}")
+    where = project / "scheduler.json"
+    quiet = ["--no-dashboard", "--scheduler-file", str(where)]
+    one = ["--no-nanny", "--nthreads", "2", "--resources", "GPU=1", "--local-directory", str(project / "dask")]
+    started = [start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *quiet)]
+    try:
+        wait_until(where.is_file)
+        address = json.loads(where.read_text())["address"]
+        alone = subprocess.run(
+            [sys.executable, "-m", "monodepth_lib.commands", "sweep", "night.yaml", "--cluster", address],
+            capture_output=True,
+            text=True,
+        )
+        assert alone.returncode == 2 and f"{address} has no worker; start one: dask worker" in alone.stderr
+        started += [start("distributed.cli.dask_worker", *one, *quiet, "--host", "127.0.0.1") for _ in "12"]
+        with distributed.Client(address) as client:
+            client.wait_for_workers(2, timeout=300)
+        sweeping = start("monodepth_lib.commands", "sweep", "night.yaml", "--cluster", address)
+        started.append(sweeping)
+        logs = [project / "output/night" / name / "log.txt" for name in "ab"]
+        wait_until(lambda: all(log.is_file() and "epoch   2/3" in log.read_text() for log in logs))
+        kernel = psutil.Process(int(re.search(r"process (\d+)", logs[0].read_text())[1]))
+        worker = kernel.parent().parent()
+        assert worker.pid in [process.pid for process in started[1:3]]
+        worker.kill()
+        for log in logs:
+            log.with_name("go").touch()
+        printed, errors = sweeping.communicate(timeout=300)
+    finally:
+        for process in started:
+            process.kill()
+    assert sweeping.returncode == 0, printed + errors
+    assert printed.count("a: started on") == 2 and printed.count("b: started on") == 1
+    assert "a: done in" in printed and "b: done in" in printed
+    assert logs[0].read_text().count("epoch   2/3") == 1, "it went on from its checkpoint"
+    assert not kernel.is_running()
 
 
 # --- the page ---

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from monodepth_lib.commands.train import main
 from synthetic import shifted_pair, street_pair, texture
 
 from monodepth_lib import training
 from monodepth_lib.checkpoints import load_model, read_history, save_model
+from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.kitti import select_pairs
 from monodepth_lib.losses import MonodepthLoss

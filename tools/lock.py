@@ -17,6 +17,7 @@ HEAD = """\
 # Tested together, on Python 3.11 (`make lock` writes this file). Pip users: pip install -r requirements.txt
 # conda users: environment.yml, which reads this same list. Without CUDA: see README, "Installation".
 """
+PROJECT = "-e .  # pip takes this from the folder where it is started: start it in the project's"
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
         subprocess.run([*pip, "install", *sys.argv[1:], str(ROOT)], check=True)
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
     kept = [line for line in frozen if "==" in line and not line.startswith(FOR_ONE_MACHINE)]
-    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + "\n-e .\n")
+    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + f"\n{PROJECT}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ COMMANDS = {
     "download": "drives of KITTI, ready to train on",
     "rectify": "are the pairs of a data folder rectified?",
     "export": "weights as an ONNX file",
+    "grade": "a class's notebooks: every exercise's verdict, in one CSV",
     "check": "what this machine has of what the course needs",
 }
 
@@ -26,10 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     lines = "\n".join(f"  {name:10}{words}" for name, words in COMMANDS.items())
     parser = command_parser(
-        "COMMAND ...",
+        "",
         f"Self-supervised depth, taught. The commands (each has its own --help):\n\n{lines}",
         "monodepth predict photo.jpg --weights unet_kitti",
     )
+    parser.usage = "monodepth COMMAND ..."
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
     name = parser.parse_args(arguments[:1]).command
     return import_module(f".{name}", __package__).main(arguments[1:])

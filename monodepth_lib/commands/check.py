@@ -1,4 +1,4 @@
-"""What this machine has of what the course needs: `make check`, or `python -m monodepth_lib.commands.check`.
+"""What this machine has of what the course needs: `make check`, or `monodepth check`.
 
 Only Python's own library is imported at the top, so that it runs where an installation is missing or broken. Each
 finding is a line: ok, MISSING (the course needs it; the exit status is then 1) or note, and behind -> what to do.
@@ -19,7 +19,10 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+from . import command_parser, start
+
+ROOT = Path(__file__).resolve().parents[2]  # the repository, where there is one
+IN_REPOSITORY = (ROOT / "pyproject.toml").is_file()
 PYTHON = (3, 11)
 INSTALL = "make setup, or: pip install -r requirements.txt"
 RESTORE = "git checkout -- data/sample models, or clone the repository again"
@@ -72,9 +75,12 @@ def requirement(text: str) -> Finding:
 
 
 def project() -> dict:
-    """The table [project] of pyproject.toml."""
+    """The table [project] of pyproject.toml, or what an installation without the repository knows of it."""
     import tomllib  # new in Python 3.11, which is checked before
 
+    if not IN_REPOSITORY:
+        needed = metadata.requires("monodepth-lib") or []
+        return {"dependencies": [text for text in needed if "extra ==" not in text]}
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -233,13 +239,19 @@ def browser() -> Finding:
     return Finding("note", "no Chromium: tests/test_browser.py will skip", "on Debian: apt-get install chromium")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Prints all findings; 0 when nothing that is needed is missing."""
+    command_parser("check", __doc__, "monodepth check").parse_args(arguments)
     sections: list[tuple[str, list[Finding]]] = [("Python", [python()])]
     if sections[0][1][0].state == "ok":  # an older one cannot read pyproject.toml
         sections += [("Packages, needed", packages()), ("Packages, optional", extras())]
-    sections += [("Machine", [device(), memory(), disk(), output_folder()])]
-    sections += [("Data and weights", [sample(), weights()]), ("JupyterLab", [sliders(), browser()])]
+    sections += [("Machine", [device(), memory(), disk()])]
+    if IN_REPOSITORY:
+        sections += [("Data and weights", [output_folder(), sample(), weights()])]
+        sections += [("JupyterLab", [sliders(), browser()])]
+    else:
+        there = "git clone the project for notebooks and sample"
+        sections += [("Data", [Finding("note", "installed without the repository", there)])]
     for title, findings in sections:
         print(title, *findings, sep="\n")
     missing = sum(finding.state == "MISSING" for _, findings in sections for finding in findings)
@@ -248,4 +260,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -19,12 +19,7 @@ from torch import nn
 from ..checkpoints import load_model
 from ..files import atomic_write
 from ..networks import SMALLEST, Monodepth
-<<<<<<< HEAD
 from . import command_parser, here, number, start, weights
-=======
-from . import number, start
-from .paths import user_path, user_weights
->>>>>>> main
 
 OUTPUTS = ("disparity", "disparity_2", "disparity_4", "disparity_8")
 TOLERANCE = 1e-4  # of the width: a file further from torch's answer is not kept

@@ -125,7 +125,7 @@ def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
 
 
 def command(one: Run, device: str | None) -> list[str]:
-    """The command of this one run, which goes on from a checkpoint where there is one."""
+    """Python's arguments for this one run, which goes on from a checkpoint where there is one."""
     parameters = {**one.parameters}
     known = {key for values in one.values().values() for key in values}
     if "resume" in known:
@@ -137,14 +137,21 @@ def command(one: Run, device: str | None) -> list[str]:
         text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
         given += ["-p", key, text]
     where = ["--output", str(one.folder), "--from-sweep"]
-    return [sys.executable, "-m", "monodepth_lib.commands.run", *one.notebooks, *given, *where]
+    return ["-m", "monodepth_lib.commands.run", *one.notebooks, *given, *where]
 
 
-def execute(one: Run, root: Path, stop, places: SimpleQueue | None = None, threads: int | None = None) -> int:
-    """Executes a run in a process of its own and returns its exit status; what it prints goes to log.txt in its folder.
+def execute(
+    folder: Path,
+    commands: dict[str | None, list[str]],
+    root: Path,
+    stop,
+    places: SimpleQueue | None = None,
+    threads: int | None = None,
+) -> int:
+    """Runs Python in a process of its own and returns its exit status; what it prints goes to log.txt in `folder`.
 
-    Takes a device from `places` while it runs (None: where its notebooks say). Ends early once the event `stop` is set,
-    and with this process: the run sees its standard input close.
+    Takes a device from `places` while it runs; `commands` has the arguments for each (None: where its notebooks say).
+    Ends early once the event `stop` is set, and with this process: the run sees its standard input close.
     """
     if stop.is_set():
         return 130
@@ -152,14 +159,14 @@ def execute(one: Run, root: Path, stop, places: SimpleQueue | None = None, threa
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
-    one.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     process = None
     try:
-        with open(one.folder / "log.txt", "a", encoding="utf-8") as log:
+        with open(folder / "log.txt", "a", encoding="utf-8") as log:
             log.write(f"started on {device or platform.node()}\n")
             log.flush()
             process = subprocess.Popen(
-                command(one, device),
+                [sys.executable, *commands[device]],
                 cwd=root,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -244,7 +251,10 @@ def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") 
     """
     with open_pool(devices, cluster) as (pool, stop, *others):
         followers = {one.name: Follower(one) for one in runs}
-        waiting = {pool.submit(execute, one, project_root(), stop, *others): one for one in runs}
+        waiting = {}
+        for one in runs:
+            commands = {device: command(one, device) for device in devices}
+            waiting[pool.submit(execute, one.folder, commands, project_root(), stop, *others)] = one
         try:
             while waiting:
                 done, _ = wait(waiting, 0.2, FIRST_COMPLETED)

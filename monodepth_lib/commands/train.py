@@ -33,7 +33,13 @@ HELPS = {"batch_size": "pairs a step, of all processes together", "workers": "lo
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = command_parser("train", __doc__, "monodepth train --profile class --epochs 10 --output output/mine")
     add = parser.add_argument
-    add("--data-dir", "--data", type=here, default=project_path("data/sample"), help="the drives (default: the sample)")
+    add(
+        "--data-dir",
+        "--data",
+        type=here,
+        default=project_path("data/sample"),
+        help="the drives (default: the sample)",
+    )
     add("--output-dir", "--output", type=here, default="output/train", help="default: %(default)s")
     add("--cameras", default="colour", choices=list(CAMERAS))
     add("--train-drives", type=names, help="separated by commas, or a split such as lab; default: folder train")

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monodepth_lib.fast import kept_memory
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +20,7 @@ from monodepth_lib import files, kitti, testing, training
 from monodepth_lib.checkpoints import AverageMeter, Checkpoints
 from monodepth_lib.data import CachedPairs, prepare_cache, prepare_dataloader, to_device
 from monodepth_lib.depth import resize_map
+from monodepth_lib.fast import kept_memory
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import Monodepth, count_parameters, save_model
 from monodepth_lib.transforms import AugmentImagePair, RandomFlip
