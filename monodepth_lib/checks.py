@@ -698,7 +698,7 @@ def _8_2(answer) -> str | None:
         (other(2.0 * right.shape[-1]), "d is a fraction of the width, and so is grid_sample's unit: leave W out"),
         (other(border="zeros"), "beyond the border the edge goes on: padding_mode"),
         (other(corners=True), "x and y are pixel centres: align_corners"),
-        (other(swapped=True), "grid_sample wants (x, y) in the last dimension, the column first"),
+        (other(swapped=True), "grid_sample wants (x, y) in the last dimension, x first"),
     ]
     lacks = compare(got if got is ... or got is None else got.detach(), expected, hints)
     if lacks is None:
@@ -769,7 +769,7 @@ def _8_6(answer) -> str | None:
     mirrored = torch.linspace(0.05, 0.30, 41).expand(1, 2, 41)
     hints = [
         (testing.post_process(plain, mirrored.flip(-1)), "`mirrored` has been turned back already"),
-        (testing.post_process(mirrored, plain), "at the left border the mirrored answer counts: are the masks swapped?"),
+        (testing.post_process(mirrored, plain), "at the left border `mirrored` counts: are the masks swapped?"),
         ((plain + mirrored) / 2, "the mean holds between the borders only: did you use the masks?"),
         (plain, "where is the mirrored answer?"),
     ]

@@ -337,13 +337,13 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
         images = [view.resize((WIDTH, tall), Image.Resampling.NEAREST) for view in (picture, shown)]
         return tiles(images, titles, [bar], columns=1)
 
-    return Panel(
-        draw,
-        {
-            "level": int_slider(0, 0, len(features) - 1, "level"),
-            "channel": int_slider(0, 0, last, "channel"),
-        },
-    )
+    controls = {
+        "level": int_slider(0, 0, len(features) - 1, "level"),
+        "channel": int_slider(0, 0, last, "channel"),
+    }
+    for slider in controls.values():
+        slider.continuous_update = True  # a move is drawn by Pillow alone
+    return Panel(draw, controls)
 
 
 # --- 05 ---

@@ -213,7 +213,7 @@ def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: fl
 
 
 def expand(names: Sequence[str]) -> Sequence[str]:
-    """`names` without .ipynb, or all seven for "all"."""
+    """`names` without .ipynb, or all of them for "all"."""
     return NOTEBOOKS if list(names) == ["all"] else [name.removesuffix(".ipynb") for name in names]
 
 
