@@ -54,18 +54,19 @@ def colour_map(values, low: float, high: float, colours: str = COLOURS) -> np.nd
 @styled
 def grid(
     images: Sequence, titles: Sequence[str], columns: int = 2, width: float = 12.0, limits: Sequence | None = None,
-    bar: str | None = None, colours: str = COLOURS,
+    bar: str | Sequence[str] | None = None, colours: str = COLOURS,
 ) -> Figure:  # fmt: skip
     """Images in a grid with a title each; maps (H, W) are coloured, between `limits` (low, high) where given.
 
-    `bar` names the unit of a colour bar that is drawn beside every map, as tall as the map. A last row that is not full
-    stands in the middle.
+    `bar` names the unit of a colour bar that is drawn beside every map, as tall as the map; or it is a list of units,
+    one an image. A last row that is not full stands in the middle.
     """
     arrays = [to_array(image) for image in images]
     columns = min(columns, len(arrays))
     rows = -(-len(arrays) // columns)
     height, image_width = arrays[0].shape[:2]
-    with_bar = {index % columns for index, array in enumerate(arrays) if bar and array.ndim == 2}
+    units = [bar] * len(arrays) if bar is None or isinstance(bar, str) else bar
+    with_bar = {index % columns for index, array in enumerate(arrays) if units[index] and array.ndim == 2}
     cell = (width - 0.9 * len(with_bar)) / columns
     lines = max(title.count("\n") + 1 for title in titles)
     size = (width, rows * (cell * height / image_width + 0.25 + 0.2 * lines))
@@ -79,8 +80,8 @@ def grid(
         low, high = limits[index] if limits is not None and limits[index] is not None else (None, None)
         drawn = axis.imshow(array, cmap=colours, vmin=low, vmax=high)
         axis.set_title(title)
-        if bar and array.ndim == 2:
-            figure.colorbar(drawn, cax=axis.inset_axes((1.02, 0, 0.03, 1)), label=bar)
+        if units[index] and array.ndim == 2:
+            figure.colorbar(drawn, cax=axis.inset_axes((1.02, 0, 0.03, 1)), label=units[index])
     return figure
 
 

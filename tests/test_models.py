@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from synthetic import shifted_pair, to_picture, write_calibration, write_uint16
 
-from monodepth_lib import data, depth, networks, pictures, testing
+from monodepth_lib import checkpoints, depth, kitti, networks, pictures, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from experiments import run  # noqa: E402
-from experiments.recipe import Recipe  # noqa: E402
-
+from research import train  # noqa: E402
+from research.batch import Pictures  # noqa: E402
+from research.recipe import Recipe, Row  # noqa: E402
 from tools import make_model  # noqa: E402
 
 SAMPLE = ROOT / "data/sample"
@@ -47,7 +47,7 @@ def test_the_class_has_its_model():
 def test_it_opens_without_network_and_pickle(name, card, monkeypatch):
     for module, forbidden in ((socket, "socket"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")):
         monkeypatch.setattr(module, forbidden, lambda *_, **__: pytest.fail("network or pickle"))
-    model = networks.load_model(name)
+    model = checkpoints.load_model(name)
     assert networks.count_parameters(model) == card["parameters"] <= 10e6
     assert list(model.size) == card["picture size (height, width)"]
 
@@ -71,14 +71,11 @@ def test_a_picture_of_the_sample(name):
 def test_it_is_as_good_as_its_card_says(name, card):
     """Every metric on the sample's test drives, within 1 %."""
     said = next(found for found in card["measurements"] if found["command"].endswith("--data data/sample"))
-    model = networks.load_model(name)
-    loader = data.prepare_dataloader(SAMPLE, "test", size=model.size)
-    rows = testing.score(loader.dataset.pairs, list(testing.predict_each(model, loader, "cpu")))
+    pairs = kitti.select_pairs(SAMPLE, "test")
+    rows = testing.score(pairs, make_model.disparities_of(name, pairs))
     assert len(rows) == said["images"]
-    for kind, row in (
-        ("mean", testing.mean_row(rows, "")),
-        ("standard deviation over images", testing.spread_row(rows, "")),
-    ):
+    for kind, average in (("mean", np.mean), ("standard deviation over images", np.std)):
+        row = testing.mean_row(rows, "", average)
         for key in depth.METRICS:
             assert row[key] == pytest.approx(said[kind][key], rel=0.01, abs=1e-4), (kind, key)
 
@@ -90,7 +87,7 @@ def test_the_card_says_all_that_a_user_asks(name, card):
 
 
 def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
-    monkeypatch.setattr(run, "JUDGED_SIZE", (32, 96))
+    monkeypatch.setattr(train, "JUDGED_SIZE", (32, 96))
     monkeypatch.setattr(make_model, "MODELS", tmp_path / "models")
     monkeypatch.setattr(make_model, "SAMPLE", str(data_dir))
     monkeypatch.setattr(make_model, "GIF_DRIVE", "2020_01_01_drive_0004_sync")
@@ -102,18 +99,18 @@ def test_a_finished_run_becomes_unet_kitti(data_dir, monkeypatch, tmp_path):
             to_picture(view).save(tmp_path / "stereo_2012" / folder / f"{frame:06d}_10.png")
         write_uint16(tmp_path / f"stereo_2012/disp_noc/{frame:06d}_10.png", np.full((32, 96), 4.0))
     write_calibration(tmp_path / "stereo_2012/calib_cam_to_cam.txt", focal=100.0, grey_baseline=0.288, width=96)
-    pictures = run.Pictures(str(data_dir), cache_dir=str(tmp_path / "cache"), cameras="colour")
-    recipe = Recipe(width=2, size=(32, 96), batch_size=2, also="data/sample")
-    run.train("base", recipe, pictures, tmp_path / "run", steps=3, log=lambda _: None)
+    where = Pictures(data_dir, cache_dir=tmp_path / "cache", cameras="colour")
+    row = Row("base", Recipe(base_channels=2, size=(32, 96), batch_size=2))
+    train.train(row, where, tmp_path / "run", train.Budget(steps=3), log=lambda _: None)
     make_model.make_kitti(tmp_path / "run", str(tmp_path))
     card = json.loads((tmp_path / "models/unet_kitti.json").read_text())
     assert [found["images"] for found in card["measurements"]] == [3, 5]
     assert card["measurements"][0]["command"].endswith("--data KITTI/stereo_2012 --cameras grey")
     assert card["measurements"][1]["command"].endswith(f"--data {data_dir}")  # the sample is not KITTI's
-    assert re.search(r", 9 colour pairs of .*, with 1\d\d of data/sample mixed in, photographs", card["training data"])
+    assert re.search(r", 9 pairs of 2020_.*; it learnt from photographs alone", card["training data"])
     assert str(tmp_path) not in json.dumps(card)  # no path of this machine
     assert "train base --seed 0 --steps 3 --threads" in card["command"] and "--cameras colour" in card["command"]
-    assert card["steps"] == 3 and card["settings"]["width"] == 2 and "NC" in card["licence"]
+    assert card["steps"] == 3 and card["settings"]["base_channels"] == 2 and "NC" in card["licence"]
     with Image.open(tmp_path / "models/unet_kitti.png") as maps, Image.open(tmp_path / "models/unet_kitti.gif") as gif:
         assert maps.size == (2 * 96 + 4, 4 * 32 + 3 * 4) and gif.n_frames == 3
 
@@ -122,7 +119,7 @@ def test_float32_where_float16_would_move_a_metric(monkeypatch, tmp_path):
     """`store` measures before and after, and keeps what does not move."""
     monkeypatch.setattr(make_model, "MODELS", tmp_path)
     trained, moves = tmp_path / "trained.safetensors", {"float16": 1.02}
-    networks.save_model(networks.get_model("unet", base_channels=2), trained, (32, 96))
+    checkpoints.save_model(networks.get_model("unet", base_channels=2), trained, (32, 96))
 
     def measure(weights, folder):
         with safetensors.safe_open(tmp_path / f"{Path(weights).stem}.safetensors", framework="pt") as file:

@@ -1,7 +1,7 @@
 """Makes what lies in models/: weights, a card (as JSON and to be read) and a picture.
 
     python tools/make_model.py sample                           notebook 05 with its defaults is unet_sample
-    python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m experiments train` is unet_kitti
+    python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m research train` is unet_kitti
     python tools/make_model.py measure NAME --data DRIVES       one more measurement in the card
 
 Weights are stored as float16 where that moves no metric by 1 %, else as float32.
@@ -10,6 +10,7 @@ Weights are stored as float16 where that moves no metric by 1 %, else as float32
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -22,15 +23,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is a folder beside this one
-
-from benchmarks.measure import machine
-from experiments.recipe import Recipe
-from experiments.run import read_result
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # research/ is a folder beside this one
 
 from monodepth_lib import checkpoints, data, depth, files, gif, kitti, networks, plots, testing, training
-from monodepth_lib.commands import run
+from monodepth_lib.commands import evaluate, run
 from monodepth_lib.transforms import image_transforms
+from research.benchmarks.measure import machine
+from research.recipe import Recipe
+from research.train import read_result
 
 MODELS = files.project_root() / "models"
 SAMPLE = "data/sample"
@@ -51,10 +51,10 @@ LICENCES = {
 
 
 def measure(weights: str, folder: str, *more: str) -> dict:
-    """What `python -m monodepth_lib.testing` says of weights: means, spread over images, and the references' means."""
+    """What `monodepth evaluate` says of weights: means, spread over images, and the references' means."""
     options = ["--weights", weights, "--data", folder, *more]
     with tempfile.TemporaryDirectory() as output:
-        if testing.main([*options, "--output", output]):
+        if evaluate.main([*options, "--output", output]):
             sys.exit(f"{weights} could not be measured on {folder}: see the line above")
         report = json.loads((Path(output) / "metrics.json").read_text())
     sample = files.project_path(folder).resolve() == files.project_path(SAMPLE).resolve()
@@ -66,9 +66,9 @@ def measure(weights: str, folder: str, *more: str) -> dict:
     return {
         "drives": report["drives"],
         "images": report["images"],
-        "cameras": report["cameras"],
+        "cameras": " and ".join(report["cameras"]),
         "truth": report["truth"],
-        "command": " ".join(["python -m monodepth_lib.testing --weights", Path(weights).stem, "--data", *named]),
+        "command": " ".join(["monodepth evaluate --weights", Path(weights).stem, "--data", *named]),
         "date": date.today().isoformat(),
         "mean": rounded(report["means"][0]),
         "standard deviation over images": rounded(report["standard_deviations"][0]),
@@ -81,10 +81,10 @@ def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[
 
     Returns how it is stored, and the measurements of what is stored.
     """
-    model, target = networks.load_model(trained), MODELS / f"{name}.safetensors"
+    model, target = checkpoints.load_model(trained), MODELS / f"{name}.safetensors"
     before = [measure(str(trained), *side)["mean"] for side in sides]
-    for stored_as, made in (("float16", model.half), ("float32", lambda: networks.load_model(trained))):
-        networks.save_model(made(), target, model.size, **model.notes)  # type: ignore[arg-type]
+    for stored_as, made in (("float16", model.half), ("float32", lambda: checkpoints.load_model(trained))):
+        checkpoints.save_model(made(), target, model.size, **model.notes)  # type: ignore[arg-type]
         found = [measure(str(target), *side) for side in sides]
         moved = max(
             abs(after["mean"][key] - full[key]) / max(full[key], 0.01)  # a metric that is nearly 0 may stay so
@@ -98,7 +98,7 @@ def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[
 
 
 def shipped(name: str) -> networks.Monodepth:
-    return networks.load_model(MODELS / f"{name}.safetensors")
+    return checkpoints.load_model(MODELS / f"{name}.safetensors")
 
 
 # --- cards ----------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def write_card(card: dict) -> None:
 
 def readable(card: dict) -> str:
     """A card as Markdown."""
-    heads = {"abs_rel": "Abs Rel", "rmse": "RMSE", "a1": "a1", "d1_all": "D1-all"}
+    heads = {key: depth.METRICS[key] for key in ("abs_rel", "rmse", "a1", "d1_all")}
     facts = {key: value for key, value in card.items() if key not in ("name", "measurements", "settings")}
     facts["settings"] = ", ".join(f"{key} {value}" for key, value in card["settings"].items())
     lines = [f"# {card['name']}\n", "Written by `tools/make_model.py`, so do not edit.\n"]
@@ -157,15 +157,20 @@ def about(name: str, stored_as: str) -> dict:
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
+def disparities_of(name: str, pairs: list[kitti.Pair]) -> list[torch.Tensor]:
+    """What the shipped model says of the pairs' left views, post-processed."""
+    model = shipped(name)
+    loader = DataLoader(data.StereoPairs(pairs, image_transforms("test", model.size), left_only=True), MAPS)  # type: ignore[arg-type]
+    return [one for _, _, processed in testing.predict_loader(model, loader) for one in processed]
+
+
 def draw_gif(name: str) -> None:
     """Every second frame of the sample's long test drive beside its disparity, as a small gif for the README."""
-    model = shipped(name)
-    loader = data.prepare_dataloader(kitti.select_pairs(files.project_path(SAMPLE), "test", GIF_DRIVE), size=model.size)  # type: ignore[arg-type]
-    disparities = list(testing.predict_each(model, loader))
-    pairs = loader.dataset.pairs  # type: ignore[attr-defined]
+    pairs = kitti.select_pairs(files.project_path(SAMPLE), "test", GIF_DRIVE)
+    disparities = disparities_of(name, pairs)
     limits = gif.colour_range(torch.stack(disparities).numpy())
     frames = [
-        gif.side_by_side(data.read_picture(p.left), d, limits, focal_baseline=p.calibration.focal_baseline)
+        gif.side_by_side(files.read_picture(p.left), d, limits, focal_baseline=p.calibration.focal_baseline)
         for p, d in zip(pairs, disparities, strict=True)
     ]
     gif.write_gif(frames[::2], MODELS / f"{name}.gif", frames_per_second=5)
@@ -173,13 +178,10 @@ def draw_gif(name: str) -> None:
 
 def draw_maps(name: str, folder: str, cameras: str) -> None:
     """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png: only what the network says."""
-    model = shipped(name)
-    pairs = testing.find_test_pairs(folder, None, cameras, "auto")
+    pairs = [pair for drive in kitti.find_drives(folder).values() for pair in kitti.find_pairs(drive, cameras)]  # type: ignore[arg-type]
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
-    loader = DataLoader(data.StereoPairs(chosen, image_transforms("test", model.size)), MAPS)  # type: ignore[arg-type]
-    tiles = [
-        Image.fromarray(plots.colour_map(d, 0, float(d.quantile(0.99)))) for d in testing.predict_each(model, loader)
-    ]
+    maps = disparities_of(name, chosen)
+    tiles = [Image.fromarray(plots.colour_map(d, 0, float(d.quantile(0.99)))) for d in maps]
     width, height = tiles[0].size
     sheet = Image.new("RGB", (2 * width + 4, (height + 4) * (len(tiles) // 2) - 4), "white")
     for place, tile in enumerate(tiles):
@@ -208,7 +210,7 @@ def make_sample() -> None:
             "epoch": int(best["epoch"]),
             **{f"{s}_loss": round(best[f"{s}_loss"], 4) for s in ("train", "val")},
         },
-        "settings": training.settings("class"),
+        "settings": dataclasses.asdict(training.settings("class")),
         "measurements": found,
     }
     write_card(card)
@@ -218,18 +220,18 @@ def make_sample() -> None:
 def make_kitti(run: Path, folder: str) -> None:
     name, result = "unet_kitti", read_result(run / "result.json", {})
     if result is None:
-        sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m experiments train` goes on")
+        sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m research train` goes on")
     truth = f"{folder}/stereo_2012"  # its grey pictures, whatever was trained on
-    cameras, further = result["cameras"], f", begun from {result['init']}" if result["init"] else ""
-    if result["also"]:
-        further += f", with {result['further_pairs']} of {result['also']} mixed in"
+    begun = result["init"] or ("ImageNet weights in its encoder" if result["imagenet"] else "")
+    taught = "photographs" + (" and semi-global matching of them" if any(result["hints"]) else " alone")
     budget = f"--steps {result['steps']}" if result["steps"] else f"--minutes {result['minutes']:g}"
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {
-        "training data": f"KITTI (CC BY-NC-SA 3.0), {result['pairs']} {cameras} pairs of "
-        f"{', '.join(result['train_drives'])}{further}, photographs alone; stereo_2012 chose the recipe",
-        "command": f"python -m experiments train {result['row']} --seed {result['seed']} {budget} "
-        f"--threads {result['machine']['threads']} --cameras {cameras} --data KITTI",
+        "training data": f"KITTI (CC BY-NC-SA 3.0), {result['used_pairs']} pairs of "
+        f"{', '.join(result['seen_drives'])}{begun and f', begun from {begun}'}; it learnt from {taught}; "
+        "stereo_2012 chose the recipe",
+        "command": f"python -m research train {result['row']} --seed {result['seed']} {budget} "
+        f"--threads {result['machine']['threads']} --cameras {result['cameras']} --data KITTI",
         "seed": result["seed"],
         "hours": round(result["trained_minutes"] / 60, 2),
         "hours of": "processor time, divided by the threads",

@@ -7,6 +7,7 @@ import contextlib
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,10 @@ from PIL import Image
 
 from .. import kitti, plots
 from ..checkpoints import read_history
-from ..data import read_picture
-from ..files import atomic_write, project_path
+from ..depth import HIGHER_IS_BETTER, METRICS
+from ..files import atomic_write, project_path, read_picture
 
-# The columns of a sweep's table: the metrics' heads, and whether the highest is the best.
-HEADS = {"abs_rel": ("Abs Rel", False), "rmse": ("RMSE", False), "a1": ("a1", True), "d1_all": ("D1-all", False)}
+SHOWN = ("abs_rel", "rmse", "a1", "d1_all")  # of the metrics, the columns of a sweep's table
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def compare(runs: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
             if losses := [row["val_loss"] for row in rows if "val_loss" in row]:
                 values["vals, lowest"] = min(losses)
         for row in read_metrics(one.folder)[:1]:
-            values |= {head: row[key] for key, (head, _) in HEADS.items()}
+            values |= {METRICS[key]: row[key] for key in SHOWN}
         numbers.append(values)
-    highest = {head for head, better in HEADS.values() if better}
-    heads = ["epochs", "minutes", "train", "vals, lowest", *(head for head, _ in HEADS.values())]
+    highest = {METRICS[key] for key in HIGHER_IS_BETTER}
+    heads = ["epochs", "minutes", "train", "vals, lowest", *(METRICS[key] for key in SHOWN)]
     heads = [head for head in heads if any(head in values for values in numbers)]
     best = {}
     for head in set(heads) - {"epochs", "minutes"}:
@@ -84,7 +84,7 @@ def compare(runs: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
         lines.append([one.name, *chosen, one.status["state"], *(text(values, head) for head in heads)])
     baselines = [row for one in runs for row in read_metrics(one.folder) if row["name"].startswith("baseline")]
     for row in baselines[:1]:
-        values = {head: row[key] for key, (head, _) in HEADS.items()}
+        values = {METRICS[key]: row[key] for key in SHOWN}
         lines.append([row["name"], *("" for _ in settings), "", *(text(values, head).strip("– *") for head in heads)])
     return ["run", *settings, "state", *heads], lines
 
@@ -138,39 +138,70 @@ img {{ max-width: 100% }}
 """
 
 
+Part = str | tuple[list[str], list[list[str]]] | Image.Image  # of a page: a paragraph, a table (heads, rows), a picture
+
+
+def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
+    """A page of paragraphs (in Markdown), tables and pictures: Markdown where `path` ends so, else HTML.
+
+    Pictures lie beside a page of Markdown, under its name, and within one of HTML, where a cell that ends in a star is
+    bold. Raises OSError naming a file that cannot be written.
+    """
+    markdown = path.suffix == ".md"
+    text, pictures = [f"# {title}"] if markdown else [], 0
+    for part in parts:
+        if isinstance(part, Image.Image):
+            pictures += 1
+            beside = path.with_name(f"{path.stem}{pictures if pictures > 1 else ''}.png")
+            if markdown:
+                with atomic_write(beside) as partial:
+                    part.save(partial, "PNG")
+            text.append(f"![figure]({beside.name})" if markdown else picture_tag(part, "figure"))
+        elif isinstance(part, str):
+            text.append(part.strip() if markdown else to_html(part))
+        elif markdown:
+            text.append("\n".join(f"| {' | '.join(row)} |" for row in [part[0], ["---"] * len(part[0]), *part[1]]))
+        else:
+            rows = ["".join(f"<th>{html.escape(head)}</th>" for head in part[0])]
+            for row in part[1]:
+                marks = ((' class="best"' if cell.endswith(" *") else "", html.escape(cell)) for cell in row)
+                rows.append("".join(f"<td{mark}>{cell}</td>" for mark, cell in marks))
+            text.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
+    content = "\n\n".join(text) + "\n"
+    with atomic_write(path) as partial:
+        page = content if markdown else PAGE.format(title=html.escape(title), parts=content)
+        partial.write_text(page, encoding="utf-8")
+
+
+def to_html(paragraph: str) -> str:
+    """A paragraph with **bold** words, or a heading "## ...", as HTML."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(paragraph, quote=False))
+    return f"<h2>{text[3:]}</h2>" if text.startswith("## ") else f"<p>{text}</p>"
+
+
 def write_summary(runs: Sequence[Result], path: Path) -> None:
     """The page, of the name of its folder: table, why some failed, curves, one picture as every run sees it."""
     states = [one.status["state"] for one in runs]
-    title = path.parent.name
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    heads, lines = compare(runs)
-    escape = html.escape
-    cells = ["<tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"]
-    for line in lines:
-        marks = (f'<td class="best">{escape(x)}</td>' if x.endswith(" *") else f"<td>{escape(x)}</td>" for x in line)
-        cells.append(f"<tr>{''.join(marks)}</tr>")
-    parts = [
-        f"<p>{len(runs)} run{'s' * (len(runs) > 1)}: {counts}.</p>",
-        f"<table>{''.join(cells)}</table>",
-        "<p>train, vals: the loss of the last epoch, and the lowest one of vals. Abs Rel, RMSE, D1-all: lower is "
-        "better; a1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that "
-        "differ in their seed alone show how much of a difference is chance.</p>",
+    parts: list[Part] = [
+        f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}.",
+        compare(runs),
+        "train, vals: the loss of the last epoch, and the lowest one of vals. Abs Rel, RMSE, D1-all: lower is better; "
+        "a1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that differ in "
+        "their seed alone show how much of a difference is chance.",
+        *(f"**{one.name}**: {one.status['said']}" for one in runs if one.status["said"]),
     ]
-    for one in runs:
-        if said := one.status["said"]:
-            parts.append(f"<p><b>{escape(one.name)}</b>: {escape(said)}</p>")
     histories = {one.name: one.folder / "history.csv" for one in runs}
     if there := {name: read_history(path) for name, path in histories.items() if path.is_file()}:
-        parts += ["<h2>Epoch by epoch</h2>", picture_tag(plots.chart(plots.curves(there)), "curves")]
+        parts += ["## Epoch by epoch", plots.chart(plots.curves(there))]
     images, titles = same_picture(runs)
     if images:
         maps = [image for image in images if isinstance(image, np.ndarray)]
         limits = [(0, max(float(np.percentile(image, 99)) for image in maps))] * len(images)
         figure = plots.grid(images, titles, columns=min(len(images), 3), limits=limits)
-        parts += ["<h2>One test picture</h2>", "<p>Bright is near; the colours mean the same in all of them.</p>"]
-        parts.append(picture_tag(plots.figure_image(figure), "disparities"))
-    with atomic_write(path) as partial:
-        partial.write_text(PAGE.format(title=escape(title), parts="\n".join(parts)), encoding="utf-8")
+        parts += ["## One test picture", "Bright is near; the colours mean the same in all of them."]
+        parts.append(plots.figure_image(figure))
+    write_page(path, path.parent.name, parts)
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:

@@ -1,7 +1,9 @@
-"""`python -m research.benchmarks`: measures the library beside a plain reference, and prints the table.
+"""`python -m research.benchmarks`: what training, prediction, loading and memory cost, tuned beside plain.
 
-Writes results.json (every repeat of every figure), results.md (the table) and growth.png. The machine should do nothing
-else meanwhile.
+Every ratio compares medians that were taken in turn in one run; the machine should do nothing else meanwhile. Writes
+results.json (every repeat of every figure) and results.md (the table).
+
+    python -m research.benchmarks --only step --peer ../older     beside this project at an older commit
 """
 
 from __future__ import annotations
@@ -16,20 +18,19 @@ from statistics import median
 
 import torch
 
-from monodepth_lib import files
+from monodepth_lib.commands import names, positive
 
-from . import growth, load, memory, predict, profiling, start, step
+from . import busy, load, memory, peer, predict, step
 from .measure import Options, Row, machine
-from .peer import Peer
 
-ITEMS = ("step", "profile", "load", "predict", "memory", "start", "growth")
+ITEMS = {"step": step.run, "predict": predict.run, "load": load.run, "memory": memory.run, "busy": busy.run}
 
 
 def number(value: float) -> str:
     """Three digits that say something: 0.0000021 is 2.1e-06, 1234.5 is 1234."""
-    return (
-        f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-3 else f"{value:.1e}"
-    )
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-3 else f"{value:.1e}"
 
 
 def table(rows: list[Row], facts: dict, command: str) -> str:
@@ -40,20 +41,15 @@ def table(rows: list[Row], facts: dict, command: str) -> str:
         "",
         f"Measured in one run on {about}. Medians; a ratio is ours / theirs.",
         "",
-        "| item | what | ours | beside | theirs | ratio | target | reached |",
-        "|---|---|---|---|---|---|---|---|",
+        "| item | what | ours | beside | theirs | ratio |",
+        "|---|---|---|---|---|---|",
     ]
-    notes: list[str] = []
+    notes = [*dict.fromkeys(row.note for row in rows if row.note)]
     for row in rows:
-        mark = ""
-        if row.note:
-            if row.note not in notes:
-                notes.append(row.note)
-            mark = f" [{notes.index(row.note) + 1}]"
-        ours = f"{number(median(row.ours))} {row.unit}".strip()
-        theirs, ratio = (f"{number(median(row.theirs))} {row.unit}", number(row.value)) if row.theirs else ("", "")
-        reached = {None: "", True: "yes", False: "**no**"}[row.reached]
-        cells = (row.item, row.what + mark, ours, row.other, theirs, ratio, row.target, reached)
+        mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
+        theirs = f"{number(median(row.theirs))} {row.unit}" if row.theirs else ""
+        ratio = number(row.ratio) if row.ratio is not None else ""
+        cells = (row.item, row.what + mark, f"{number(median(row.ours))} {row.unit}", row.other, theirs, ratio)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"{place}. {note}" for place, note in enumerate(notes, 1)), ""])
 
@@ -64,53 +60,39 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m research.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--only", default=",".join(ITEMS), help=f"items, separated by commas (default: all, {','.join(ITEMS)})")
-    add("--repeats", type=int, default=5, help="how often each is measured (default: 5)")
+    add("--only", type=names, default=",".join(ITEMS), help=f"items, by commas (default: all, {','.join(ITEMS)})")
+    add("--repeats", type=positive(int), default=5, help="how often each is measured (default: 5)")
     add("--quick", action="store_true", help="smallest sizes: to see that it runs, not how fast")
-    add("--peer", metavar="FOLDER", help="a checkout of OniroAI/MonoDepth-PyTorch to measure beside")
-    add("--data", metavar="FOLDER", help="a drive of colour pairs (default: the sample, enlarged to KITTI's size)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="torch's threads (default: torch's own choice)")
-    add("--output", default="output/benchmarks", help="folder of the results (default: output/benchmarks)")
+    add("--peer", type=Path, help="a checkout of this project or of OniroAI/MonoDepth-PyTorch to measure beside")
+    add("--data", type=Path, help="a drive of colour pairs (default: the sample, enlarged to KITTI's size)")
+    add("--threads", type=positive(int), default=torch.get_num_threads(), help="torch's (default: torch's own choice)")
+    add("--device", default="cpu", help="of the item step: cuda adds half precision")
+    add("--output", type=Path, default=Path("output/benchmarks"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     only = [item.strip() for item in options.only.split(",")]
     if unknown := [item for item in only if item not in ITEMS]:
         parser.error(f"--only has {', '.join(unknown)}; it takes {', '.join(ITEMS)}")
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
     torch.set_num_threads(options.threads)
     facts = machine(options.threads)
     command = " ".join(["python -m research.benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
     try:
-        peer = Peer(options.peer) if options.peer else None
-        pictures = options.data or ("data/sample" if options.quick else None)
+        beside = options.peer and options.peer.expanduser().resolve()
+        if beside:
+            peer.kind(beside)
         rows: list[Row] = []
         with tempfile.TemporaryDirectory() as folder:
-            asked = Options(Path(folder), pictures, options.repeats, options.quick)
-            measures = {
-                "step": lambda: step.run(asked, peer),
-                "profile": lambda: profiling.run(asked),
-                "load": lambda: load.run(asked, peer),
-                "predict": lambda: predict.run(asked, peer),
-                "memory": lambda: memory.run(asked, peer),
-                "start": lambda: start.run(asked),
-                "growth": lambda: growth.run(asked),
-            }
-            for item in ITEMS:
-                if item in only:
-                    print(f"measuring: {item}", file=sys.stderr)
-                    rows += measures[item]()
+            asked = Options(Path(folder), options.data, options.repeats, options.quick, beside, options.device)
+            for item in only:
+                print(f"measuring: {item}", file=sys.stderr)
+                rows += ITEMS[item](asked)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    output = files.project_path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    found = [{**asdict(row), "value": row.value, "reached": row.reached} for row in rows]
-    results = {"command": command, "machine": facts, "rows": found}
-    (output / "results.json").write_text(json.dumps(results, indent=1))
+    options.output.mkdir(parents=True, exist_ok=True)
+    results = {"command": command, "machine": facts, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}
+    (options.output / "results.json").write_text(json.dumps(results, indent=1))
     text = table(rows, facts, command)
-    (output / "results.md").write_text(text)
-    if any(row.points for row in rows):
-        growth.draw(rows, output / "growth.png")
+    (options.output / "results.md").write_text(text)
     print(text)
     return 0
 

@@ -1,34 +1,30 @@
-"""Rows of the table, and how they are measured: in turn, in one run, with every repeat kept."""
+"""Rows of the table, and how they are measured: in turn, in one run, with every repeat kept.
+
+Nothing here imports the library: in some of the processes another checkout's stands in its place.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 work: Callable[[], object]  # of a process of `apart`
 
 
 @dataclass
 class Row:
-    """One line of the table: `ours` beside `theirs`, every repeat's value in `unit`.
-
-    `target` is what is asked of the ratio of the medians, ours / theirs, such as ">= 2.0"; where there is nothing to
-    compare with (`theirs` empty), of ours itself; "" where nothing is asked.
-    """
+    """One line of the table: `ours` beside `theirs`, every repeat's value in `unit`."""
 
     item: str
     what: str
@@ -36,20 +32,12 @@ class Row:
     ours: list[float]
     other: str = ""
     theirs: list[float] = field(default_factory=list)
-    target: str = ""
     note: str = ""
-    points: list[tuple[float, float]] = field(default_factory=list)  # what `growth` is drawn from
 
     @property
-    def value(self) -> float:
-        return median(self.ours) / median(self.theirs) if self.theirs else median(self.ours)
-
-    @property
-    def reached(self) -> bool | None:
-        if not self.target:
-            return None
-        sign, bound = self.target.split()
-        return self.value >= float(bound) if sign == ">=" else self.value <= float(bound)
+    def ratio(self) -> float | None:
+        """Of the medians, ours / theirs."""
+        return median(self.ours) / median(self.theirs) if self.theirs else None
 
 
 @dataclass
@@ -57,9 +45,11 @@ class Options:
     """What the command line asked for."""
 
     folder: Path  # a temporary one
-    data: str | None = None  # where pictures come from; None: the sample, enlarged to KITTI's size
+    data: Path | None = None  # where pictures come from; None: the sample, enlarged to KITTI's size
     repeats: int = 5
     quick: bool = False
+    peer: Path | None = None
+    device: str = "cpu"
 
 
 def in_turn(contenders: Mapping[str, Callable[[], object]], options: Options) -> dict[str, list[float]]:
@@ -69,23 +59,14 @@ def in_turn(contenders: Mapping[str, Callable[[], object]], options: Options) ->
     seconds itself.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(options.repeats + (not options.quick)):
+    for turn in range(options.repeats + (not options.quick)):
         for name, function in contenders.items():
             start = time.perf_counter()
             own = function()
             elapsed = own if isinstance(own, float) else time.perf_counter() - start
-            if round_ or options.quick:
+            if turn or options.quick:
                 seconds[name].append(elapsed)
     return seconds
-
-
-def second(step: Callable[[], object], context: contextlib.AbstractContextManager | None = None) -> float:
-    """The seconds of the second of two calls, both inside `context`: the first has taken what memory they need."""
-    with context or contextlib.nullcontext():
-        step()
-        start = time.perf_counter()
-        step()
-        return time.perf_counter() - start
 
 
 def apart(make: Callable[..., Callable[[], object]], *arguments: object) -> Callable[[], float]:
@@ -126,22 +107,15 @@ def seconds_there() -> float:
     return time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without prints and warnings, as of old code under a new torch."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def rates(seconds: list[float], count: float) -> list[float]:
     """Things a second, where `count` of them took each of these `seconds`."""
     return [count / s for s in seconds]
 
 
-def child(code: str) -> str:
-    """What Python prints when it runs `code` in a process of its own, from the project's folder."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+def child(code: str, **environment: str | None) -> str:
+    """What Python prints when it runs `code` in a process of its own, from the project's folder; None takes out."""
+    there = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=there)
     if done.returncode:
         raise RuntimeError(f"a measurement in a process of its own failed: {done.stderr.strip()[-2000:]}")
     return done.stdout
@@ -159,15 +133,17 @@ def memory(key: str = "VmHWM") -> float:
 
 
 def machine(threads: int) -> dict:
-    """Where and when: processor, cores, threads, load, versions, date, commit."""
+    """Where and when: processor, GPU, cores, threads, load, versions, date, commit."""
     import torch
 
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "processor": name,
+        **gpu,
         "cores": os.cpu_count(),
         "threads": threads,
         "load before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,

@@ -1,94 +1,91 @@
-"""The lab's base code, OniroAI/MonoDepth-PyTorch, run from a checkout of the user's own: `--peer FOLDER`.
+"""Another checkout to measure beside, in a process of its own: `--peer FOLDER`.
 
-None of its code is here, and none of its files are changed. It takes two names from `collections` that Python 3.10
-removed; they are put back in memory.
+It is this project at an older commit, or the lab's base code, OniroAI/MonoDepth-PyTorch, which takes two names from
+`collections` that Python 3.10 removed; they are put back in memory. None of its files are changed.
 """
 
 from __future__ import annotations
 
-import argparse
 import collections
 import collections.abc
+import contextlib
 import importlib
+import inspect
+import io
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from .measure import quiet
-
-AUGMENTATION = [0.8, 1.2, 0.5, 2.0, 0.8, 1.2]  # its default: gamma, brightness, colour
+BASE_CODE = "models_resnet.py"
 
 
-class Peer:
-    """The checkout in `folder`. Raises ValueError where it is another one."""
+def kind(folder: Path) -> str:
+    """ "older" or "base code". Raises ValueError for a folder that is neither."""
+    if (folder / "monodepth_lib/losses.py").is_file():
+        return "older"
+    if (folder / BASE_CODE).is_file():
+        return "base code"
+    raise ValueError(f"{folder} has neither monodepth_lib nor {BASE_CODE}: give a checkout of this project or of "
+                     "OniroAI/MonoDepth-PyTorch")  # fmt: skip
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder).expanduser().resolve()
-        if not (self.folder / "models_resnet.py").is_file():
-            raise ValueError(f"{self.folder} has no models_resnet.py: give a checkout of OniroAI/MonoDepth-PyTorch")
-        for name in ("Mapping", "Sequence"):
-            if not hasattr(collections, name):
-                setattr(collections, name, getattr(collections.abc, name))
 
-    def module(self, name: str):
-        """One of its modules; they import each other by bare names, so its folder leads the path meanwhile."""
-        sys.path.insert(0, str(self.folder))
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.path.remove(str(self.folder))
+def module(folder: Path, name: str):
+    """One of its modules; its folder leads the path from here on, in this process that is its own."""
+    if str(folder) not in sys.path:
+        for known in [known for known in sys.modules if known.split(".")[0] == "monodepth_lib"]:
+            del sys.modules[known]
+        sys.path.insert(0, str(folder))
+        for lost in ("Mapping", "Sequence"):
+            if not hasattr(collections, lost):
+                setattr(collections, lost, getattr(collections.abc, lost))
+    return importlib.import_module(name)
 
-    def training_step(self, name: str, left: Tensor, right: Tensor) -> Callable[[], object]:
-        """A function that makes one step of its loop, with its loss's weights: forward, loss, backward, Adam."""
-        network = self.module("utils").get_model(name)
-        loss_function = self.module("loss").MonodepthLoss(n=4, SSIM_w=0.85, disp_gradient_w=0.1, lr_w=1)
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-        network.train()
 
-        def step() -> nn.Module:
-            optimizer.zero_grad()
-            with quiet():
-                loss = loss_function(network(left), [left, right])
-            loss.backward()
-            optimizer.step()
-            loss.item()  # its loop reads the loss in every step
-            return network
+def training_step(folder: Path, name: str, channels: int, left: Tensor, right: Tensor) -> Callable[[], nn.Module]:
+    """A function that makes one step of its training: forward, loss, backward, Adam."""
+    return (older_step if kind(folder) == "older" else base_code_step)(folder, name, channels, left, right)
 
-        return step
 
-    def loader(self, drive: Path, size: tuple[int, int], batch_size: int, augment: bool) -> DataLoader:
-        """Its loader of training pairs of the only drive in the folder above `drive`."""
-        with quiet():
-            prepare = self.module("utils").prepare_dataloader
-            return prepare(str(drive.parent), "train", AUGMENTATION, augment, batch_size, size, 0)[1]
+def older_step(folder: Path, name: str, channels: int, left: Tensor, right: Tensor) -> Callable[[], nn.Module]:
+    get_model = module(folder, "monodepth_lib.networks").get_model
+    option = "width" if "width" in inspect.signature(get_model).parameters else "base_channels"
+    network = get_model(name, **{option: channels}).to(memory_format=torch.channels_last).train()
+    loss_function = module(folder, "monodepth_lib.losses").MonodepthLoss()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
+    left, right = (view.contiguous(memory_format=torch.channels_last) for view in (left, right))
+    if (folder / "monodepth_lib/memory.py").is_file():  # as its training has it
+        module(folder, "monodepth_lib.memory").kept_memory().__enter__()
+    elif (folder / "monodepth_lib/fast.py").is_file():
+        module(folder, "monodepth_lib.fast").faster_training(network, loss_function).__enter__()
 
-    def tester(self, name: str, drive: Path, size: tuple[int, int], output: Path) -> Callable[[], None]:
-        """Its own test loop, over the only drive in the folder above `drive`, with weights as they come."""
-        weights = output / "peer.pth"
-        torch.save(self.module("utils").get_model(name).state_dict(), weights)
-        arguments = argparse.Namespace(
-            mode="test",
-            device="cpu",
-            model=name,
-            model_path=str(weights),
-            data_dir=str(drive.parent),
-            output_directory=str(output),
-            input_height=size[0],
-            input_width=size[1],
-            input_channels=3,
-            num_workers=0,
-            pretrained=False,
-            use_multiple_gpu=False,
-        )
-        with quiet():
-            model = self.module("main_monodepth_pytorch").Model(arguments)
+    def step() -> nn.Module:
+        optimizer.zero_grad()
+        loss, _ = loss_function(network(left), left, right)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        return network
 
-        def test() -> None:
-            with quiet():
-                model.test()
+    return step
 
-        return test
+
+def base_code_step(folder: Path, name: str, channels: int, left: Tensor, right: Tensor) -> Callable[[], nn.Module]:
+    network = module(folder, "utils").get_model(name).train()
+    loss_function = module(folder, "loss").MonodepthLoss(n=4, SSIM_w=0.85, disp_gradient_w=0.1, lr_w=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+
+    def step() -> nn.Module:
+        optimizer.zero_grad()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # as of old code under a new torch
+            warnings.simplefilter("ignore")
+            loss = loss_function(network(left), [left, right])
+        loss.backward()
+        optimizer.step()
+        loss.item()  # its loop reads the loss in every step
+        return network
+
+    return step

@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from monodepth_lib import files, kitti
-from monodepth_lib.data import read_picture
+from monodepth_lib.files import read_picture
 
 KITTI_SIZE = (1242, 375)  # width, height
 
 
-def make_drive(folder: Path, source: str | Path | None, pairs: int, suffix: str = ".png") -> Path:
+def make_drive(folder: Path, source: Path | None, pairs: int, suffix: str = ".png") -> Path:
     """Writes a drive of `pairs` pairs to `folder`/drive in KITTI's layout, and returns it.
 
     `source` is a drive, or a folder of drives, of colour pictures; its first drive's are taken, in turn where they are
@@ -22,7 +22,7 @@ def make_drive(folder: Path, source: str | Path | None, pairs: int, suffix: str 
     noise as a camera has, since PNG's cost depends on it. JPEG is written with quality 92.
     """
     drive = folder / "drive"
-    scene = next(iter(kitti.find_drives(files.project_path(source or "data/sample")).values()))
+    scene = next(iter(kitti.find_drives(source or files.project_root() / "data/sample").values()))
     found = kitti.find_pairs(scene)
     noise = np.random.default_rng(0)
     for number in range(pairs):

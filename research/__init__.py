@@ -1,4 +1,4 @@
-"""What every design choice is worth: recipes that differ by a switch, trained for the same time, judged alike."""
+"""What design choices are worth and what the library costs: training recipes in `recipes.toml`, and `benchmarks`."""
 
 import os
 
