@@ -11,6 +11,7 @@ import html
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import ipyevents
 import ipywidgets
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import data, depth, gif, kitti, losses, networks, plots, testing, transforms
+from . import checkpoints, data, depth, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -503,13 +504,13 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
         images = [view.resize((WIDTH, tall), Image.Resampling.NEAREST) for view in (picture, shown)]
         return tiles(images, titles, [bar], columns=1)
 
-    return Panel(
-        draw,
-        {
-            "level": int_slider(0, 0, len(features) - 1, "level"),
-            "channel": int_slider(0, 0, last, "channel"),
-        },
-    )
+    controls = {
+        "level": int_slider(0, 0, len(features) - 1, "level"),
+        "channel": int_slider(0, 0, last, "channel"),
+    }
+    for slider in controls.values():
+        slider.continuous_update = True  # a move is drawn by Pillow alone
+    return Panel(draw, controls)
 
 
 # --- 05 ---
@@ -517,46 +518,86 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
 
 @plots.styled
 def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
-    """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curves stand.
+    """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curve stands.
 
-    `snapshots` and each of `curves` (by its name) hold values by epoch; an epoch not kept shows the one before it.
+    `snapshots` and each of `curves` (by its name) hold values by epoch; an epoch not kept shows the one before it. All
+    curves share one chart, each on its own scale. A move looks up and draws with Pillow, so the slider drags live.
     """
     epochs = sorted(snapshots)
     high = max(float(snapshots[epochs[-1]].quantile(0.99)), 0.02)
-    height, width = image.shape[-2:]
-
-    # laid out once; a move changes the map, its title and the curves' lines
-    high_map = 0.45 * WIDTH / DPI * height / width
-    figure = Figure(figsize=(WIDTH / DPI, high_map + 2.9), dpi=DPI, layout="constrained")
-    axes = figure.subplots(2, 2, height_ratios=(high_map, 2.0))
-    axes[0, 0].imshow(plots.to_array(image))
-    axes[0, 0].set_title("the picture")
-    first = plots.to_array(snapshots[epochs[0]])
-    drawn = axes[0, 1].imshow(first, cmap=plots.COLOURS, vmin=0, vmax=high, extent=(0, width, height, 0))
-    axes[0, 1].set_title("disparity after epoch 0")
-    figure.colorbar(drawn, ax=axes[0, 1], location="bottom", label="fraction of the width", aspect=30)
-    for axis in axes[0]:
-        axis.axis("off")
-    for axis, (name, curve) in zip(axes[1], curves.items(), strict=False):
-        axis.plot(list(curve), list(curve.values()), "o-", markersize=4)
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.locator_params(axis="x", integer=True)
-        axis.grid(alpha=0.3)
-    for axis in axes[1, len(curves) :]:
-        axis.axis("off")
-    lines = [axis.axvline(epochs[-1], linestyle="--", color="black") for axis in axes[1, : len(curves)]]
-    plots.figure_image(figure)
-    figure.set_layout_engine("none")
+    size = WIDTH, round(WIDTH * image.shape[-2] / image.shape[-1])
+    picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8)).resize(size)
+    ticks = [(share / 4, f"{share / 4 * high:.3f}") for share in range(5)]
+    bar = plots.scale_bar(ticks, WIDTH, "disparity (fraction of the width)", text=18)
+    chart, places = curves_chart(curves, epochs[0], epochs[-1])
 
     def draw(epoch: int) -> Image.Image:
         kept = max(known for known in epochs if known <= epoch)
-        drawn.set_data(plots.to_array(snapshots[kept]))
-        axes[0, 1].set_title(f"disparity after epoch {kept}")
-        for line in lines:
-            line.set_xdata([epoch, epoch])
-        return plots.figure_image(figure)
+        coloured = Image.fromarray(plots.colour_map(snapshots[kept], 0, high)).resize(size, Image.Resampling.NEAREST)
+        marked = chart.copy()
+        pen, x = ImageDraw.Draw(marked), places[epoch]
+        pen.line([(x, 0), (x, chart.height)], fill="black", width=2)
+        return tiles([picture, coloured], ["the picture", f"disparity after epoch {kept}"], [bar, marked], columns=1)
 
-    return Panel(draw, {"epoch": int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")})
+    slider = int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")
+    slider.continuous_update = True
+    return Panel(draw, {"epoch": slider})
+
+
+def curves_chart(curves: dict[str, dict[int, float]], first: int, last: int) -> tuple[Image.Image, dict[int, float]]:
+    """One chart of up to two curves over the epochs, `WIDTH` px wide, and the column of each epoch in it."""
+    figure = Figure(figsize=(WIDTH / DPI, 2.1), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    looks = (("tab:blue", "o-"), ("tab:green", "s--"))
+    lines = []
+    for number, (name, curve) in enumerate(list(curves.items())[:2]):
+        scale = axis.twinx() if number else axis
+        colour, style = looks[number]
+        lines += scale.plot(list(curve), list(curve.values()), style, color=colour, markersize=4, label=name)
+        scale.set_ylabel(name, color=colour, fontsize=10)
+        scale.set_yscale("log")
+        scale.yaxis.set_major_formatter("{x:g}")
+        scale.yaxis.set_minor_formatter("")
+    axis.set(xlabel="epoch", xlim=(first - 0.5, last + 0.5))
+    axis.locator_params(axis="x", integer=True)
+    axis.grid(alpha=0.3)
+    axis.legend(handles=lines, fontsize=10, loc="upper right")
+    drawn = plots.figure_image(figure)
+    return drawn, {epoch: float(axis.transData.transform((epoch, 1.0))[0]) for epoch in range(first, last + 1)}
+
+
+class LiveCurve(ipywidgets.VBox):
+    """(05) The loss of a run, drawn again after every epoch while `training.train` is busy.
+
+    Show it before the training starts and hand its `log` to `train`: `log` prints the line and draws the run's
+    `history.csv` in `folder`. What is drawn goes to a browser alone; a headless run stores nothing of it.
+    """
+
+    def __init__(self, folder: Path, epochs: int):
+        self.file, self.epochs = folder / "history.csv", epochs
+        self.message = ipywidgets.HTML("The curve starts after the first epoch.")
+        self.picture = ipywidgets.Image(format="png", width=WIDTH)
+        super().__init__([self.message])
+
+    def log(self, line: str) -> None:
+        print(line)
+        if self.file.is_file():
+            self.show(checkpoints.read_history(self.file))
+
+    def show(self, rows: list[dict]) -> None:
+        figure = Figure(figsize=(WIDTH / DPI, 2.4), dpi=DPI, layout="constrained")
+        axis = figure.subplots()
+        for key, style, label in (("train_loss", "o-", "train"), ("val_loss", "s--", "vals")):
+            points = [(row["epoch"], row[key]) for row in rows if key in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, markersize=4, label=f"{label}: {points[-1][1]:.3f}")
+        axis.set(xlabel="epoch", ylabel="loss", xlim=(0.5, max(self.epochs, 2) + 0.5), ylim=(0, None))
+        axis.locator_params(axis="x", integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+        self.picture.value = png(plots.figure_image(figure))
+        self.message.value = f"epoch {len(rows)} of {self.epochs}"
+        self.children = (self.message, self.picture)
 
 
 # --- 06 ---

@@ -1,11 +1,13 @@
 """The notebooks' panels: every control changes the picture, and what cannot be drawn is said."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from monodepth_lib import kitti, losses, widgets
+from monodepth_lib import checkpoints, kitti, losses, widgets
 
 # --- 01 ---
 
@@ -250,6 +252,58 @@ def test_epochs_panel_shows_the_epoch_or_the_one_kept_before_it():
     with pytest.raises(ValueError):
         slider.value = -1
     assert "ValueError" in panel.message.value
+
+
+@pytest.mark.parametrize("panel", ["features", "epochs"])
+def test_panels_that_only_look_up_drag_live_and_move_fast(panel):
+    picture, maps = torch.rand(3, 48, 160), {epoch: torch.rand(48, 160) for epoch in range(41)}
+    curve = {epoch: 1.0 / (epoch + 1) for epoch in maps}
+    made = {
+        "features": lambda: widgets.features_panel(picture, [torch.rand(8, 48 // n, 160 // n) for n in (1, 2, 4)]),
+        "epochs": lambda: widgets.epochs_panel(picture, maps, {"loss": curve, "Abs Rel": curve}),
+    }[panel]()
+    assert all(control.continuous_update for control in made.controls.values())
+    name = next(iter(made.controls))
+    took = []
+    for value in (0, 1, 2):
+        started = time.process_time()
+        made.image(**{name: value})
+        took.append(time.process_time() - started)
+    assert min(took) < 0.15
+
+
+def test_the_line_of_the_epochs_panel_stands_at_its_epoch():
+    maps = {epoch: torch.full((16, 48), 0.05) for epoch in (0, 10)}
+    panel = widgets.epochs_panel(torch.rand(3, 16, 48), maps, {"loss": {0: 1.0, 5: 0.7, 10: 0.5}})
+    columns = []
+    for epoch in (0, 5, 10):
+        strip = np.asarray(panel.image(epoch=epoch).convert("L"))[-200:]
+        columns.append(float((strip < 40).all(axis=0).nonzero()[0].mean()))
+    assert columns[0] < columns[1] < columns[2]
+    assert columns[1] - columns[0] == pytest.approx(columns[2] - columns[1], abs=2)
+
+
+def test_the_live_curve_draws_what_a_run_has_written(tmp_path, capsys):
+    live = widgets.LiveCurve(tmp_path, epochs=3)
+    live.log("no history yet")
+    assert len(live.children) == 1
+    seen = set()
+    rows = []
+    for epoch in (1, 2):
+        rows.append({"epoch": epoch, "train_loss": 1.0 / epoch, "val_loss": 1.2 / epoch})
+        checkpoints.write_history(rows, tmp_path / "history.csv")
+        live.log(f"epoch {epoch}")
+        assert live.message.value == f"epoch {epoch} of 3"
+        seen.add(bytes(live.picture.value))
+    assert len(seen) == 2
+    assert live.picture in live.children
+    assert capsys.readouterr().out == "no history yet\nepoch 1\nepoch 2\n"
+
+
+def test_a_live_curve_is_one_line_where_nobody_looks(tmp_path):
+    said = repr(widgets.LiveCurve(tmp_path, epochs=3))
+    assert said.count("\n") == 0
+    assert "PNG" not in said
 
 
 # --- 06 ---
