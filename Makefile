@@ -5,6 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 
 .PHONY: setup check run test lint unit notebooks-check lab notebooks model lock matrix clean
+.PHONY: chinese site slides class offline
 
 # OpenMP's threads sleep while they wait: the browser and other notebooks want the cores, too. `run` looks for itself.
 lab: export OMP_WAIT_POLICY ?= PASSIVE
@@ -38,8 +39,9 @@ lint: $(VENV)/installed-test
 unit: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
+# The Chinese notebooks have the very same code and outputs, which tests/test_chinese.py checks.
 notebooks-check: $(VENV)/installed-test  ## the stored outputs, cell by cell
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env --ignore=notebooks/zh notebooks
 
 lab: setup  ## JupyterLab in the browser
 	$(BIN)/jupyter lab notebooks
@@ -52,6 +54,26 @@ model: setup  ## train models/unet_sample anew, with 05's defaults, and write it
 
 matrix:  ## the unit tests on Python 3.13 and with the lowest versions of pyproject.toml, each in a .venv of its own
 	$(PYTHON) tools/matrix.py $(PIP_ARGS)
+
+chinese: setup  ## notebooks/zh: code and outputs of the English notebooks, Chinese prose kept; names what is stale
+	$(BIN)/python tools/make_chinese.py
+	$(BIN)/python tools/make_chinese.py check
+
+$(VENV)/installed-site: $(VENV)/installed
+	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[site]"
+	touch $@
+
+site: $(VENV)/installed-site  ## every notebook and page as a web site, build/site
+	$(BIN)/python tools/make_site.py
+
+slides: $(VENV)/installed-site  ## one deck a notebook, build/slides
+	$(BIN)/python tools/make_slides.py
+
+class:  ## build/class/students.zip, without solutions, and build/class/teacher.zip
+	$(PYTHON) tools/make_class.py
+
+offline:  ## build/offline, a folder for a USB stick that installs without a network (ARGS: see tools/make_offline.py)
+	$(PYTHON) tools/make_offline.py $(ARGS)
 
 lock:  ## write requirements.txt from a fresh installation of pyproject.toml (ARGS: versions to hold, as pip takes them)
 	$(PYTHON) tools/lock.py $(ARGS)

@@ -309,6 +309,7 @@ def _3_3(answer) -> str | None:
     steps, edges = disparity.diff(dim=-1).abs(), image.diff(dim=-1)
     mean = edges.abs().mean(1, keepdim=True)
     hints = [
+        ((steps * torch.exp(-edges.abs())).mean(), "|∂I| has three channels, the map one: .mean(1, keepdim=True)"),
         ((steps * torch.exp(-edges.abs().sum(1, keepdim=True))).mean(), "did you average over the channels?"),
         ((steps * torch.exp(-edges.mean(1, keepdim=True))).mean(), "is it |∂I|? Down a dark edge counts as much as up"),
         ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not dearer: which sign?"),

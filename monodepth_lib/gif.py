@@ -31,7 +31,7 @@ def flicker(disparities: np.ndarray) -> np.ndarray:
 
 
 def distance_bar(limits: tuple[float, float], focal_baseline: float, width: int) -> Image.Image:
-    """The colours of disparities from `limits` with the distances they stand for; `metres` is the camera's f·B/W."""
+    """The colours of disparities from `limits` with the distances they stand for, from the camera's f·B/W."""
     low, high = limits
     nearest = focal_baseline / max(high, 1e-6)
     distances = [z for z in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if z >= nearest]
@@ -48,7 +48,7 @@ def side_by_side(
 ) -> Image.Image:
     """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge).
 
-    With the camera's `metres` (f·B/W), the distances that the colours stand for are drawn below.
+    With the camera's `focal_baseline` (f·B/W), the distances that the colours stand for are drawn below.
     """
     picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.BILINEAR)
     coloured = Image.fromarray(colour_map(disparity, *limits)).resize(picture.size, Image.Resampling.BILINEAR)

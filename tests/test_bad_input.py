@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from synthetic import make_drive, write_laser_calibration, write_scan
 from test_training import SIZE, equal, run, short
 
-from monodepth_lib import checkpoints, data, files, gif, kitti, training
+from monodepth_lib import checkpoints, data, files, gif, kitti, networks, training
+from monodepth_lib.commands import __main__ as entry_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -106,6 +107,8 @@ def folder_for_a_picture(drive: Path):
     (drive / LEFT / FRAME).mkdir()
 
 
+TURNED = Image.Exif()
+TURNED[0x112] = 6
 PNG, JPEG = encoded(noise()), encoded(noise(), "JPEG")
 UNREADABLE = r"cannot be read as a picture \(.*\): fetch it again or remove it"
 
@@ -120,6 +123,21 @@ FAULTS = {
         None,
     ),
     "cameras empty": (no_pictures, "image_02/data holds no picture: expected 0000000000.png", None),
+    "pictures of a phone's format": (
+        lambda d: [p.rename(p.with_suffix(".heic")) for p in (d / LEFT).iterdir()],
+        r"image_02/data holds no picture: expected .*\.bmp.*; it has \.heic",
+        None,
+    ),
+    "fractions beyond 1": (
+        put(f"{LEFT}/{FRAME}", content=encoded(Image.fromarray(np.full((32, 96), 3e4, np.float32)), "TIFF")),
+        f"{LEFT}/{FRAME} cannot be read as a picture .*brightness from 0 to 255",
+        3,
+    ),
+    "one view turned": (
+        put(f"{LEFT}/{FRAME}", content=encoded(noise(), exif=TURNED)),
+        f"{LEFT}/{FRAME} is 32x96 px, .*{RIGHT}/{FRAME} is 96x32 px",
+        3,
+    ),
     "right frame missing": (put(f"{RIGHT}/{FRAME}"), f"{LEFT}/{FRAME} has no partner .*: add or remove it", 3),
     "left frame missing": (put(f"{LEFT}/{FRAME}"), f"{RIGHT}/{FRAME} has no partner .*: add or remove it", 3),
     "two frames missing": (
@@ -229,6 +247,16 @@ def both(content: bytes):
     return put(f"{LEFT}/{FRAME}", f"{RIGHT}/{FRAME}", content=content)
 
 
+def converted(suffix: str):
+    def change(drive: Path):
+        for path in drive.rglob("*.png"):
+            with Image.open(path) as picture:
+                (picture.convert("L") if suffix == ".pgm" else picture).save(path.with_suffix(suffix))
+            path.unlink()
+
+    return change
+
+
 # what looks strange and is none: every one gives the four pairs of the good drive
 NORMAL = {
     "hidden files and files that are no pictures": hidden_and_strange_files,
@@ -244,6 +272,9 @@ NORMAL = {
     "one bit": both(encoded(noise().convert("1"))),
     "bytes after the end": both(PNG + bytes(100)),
     "JPEG named .png": both(JPEG),
+    **{f"as {suffix}": converted(suffix) for suffix in (".bmp", ".tif", ".TIFF", ".webp", ".pgm")},
+    "fractions from 0 to 1": both(encoded(Image.fromarray(np.full((32, 96), 0.5, np.float32)), "TIFF")),
+    "both views turned": both(encoded(noise(), exif=TURNED)),
     "CMYK": both(encoded(noise().convert("CMYK"), "JPEG")),
 }
 
@@ -299,7 +330,7 @@ def test_pictures_that_go_bad_after_the_look_are_named_through_workers_too(drive
 
 def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
     with simulated_or_real(drive / RIGHT / FRAME):
-        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: give yourself the right"):
+        with pytest.raises(ValueError, match=rf"{RIGHT}/{FRAME} cannot .*Permission denied.*: change its permissions"):
             load(drive)
         with pytest.warns(UserWarning, match=f"^1 of 4 pairs are left out: .*{RIGHT}/{FRAME}"):
             assert len(load(drive, bad_pairs="skip").dataset) == 3
@@ -308,7 +339,7 @@ def test_a_picture_that_may_not_be_read_is_named(drive, simulated_or_real):
 @pytest.mark.parametrize("folder", [RIGHT, ".."])
 def test_a_folder_that_may_not_be_read_is_named(drive, simulated_or_real, folder):
     path = (drive / folder).resolve()
-    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: give yourself"):
+    with simulated_or_real(path), pytest.raises(PermissionError, match=rf"{path} may not be read .*: change its"):
         load(drive)
 
 
@@ -392,6 +423,13 @@ CALIBRATIONS = {
     "focal_px huge": ("camera.json", camera_with(focal_px=10**400), "focal_px is 10+; it must be .* below 1e9"),
     "baseline_m negative": ("camera.json", camera_with(baseline_m=-0.12), "baseline_m is -0.12; it must be"),
     "baseline_m true": ("camera.json", camera_with(baseline_m=True), "baseline_m is True; it must be a number"),
+    "baseline in mm": (
+        "camera.json",
+        camera_with(baseline_m=533),
+        "baseline_m is 533; .* Is it in millimetres.* 0.533",
+    ),
+    "focal in mm": ("camera.json", camera_with(focal_px=4.25), "focal_px is 4.25 for .*640 px.* Is it in millimetres"),
+    "focal of no lens": ("camera.json", camera_with(focal_px=4000), "focal_px is 4000 for .*640 px wide"),
     "width 0": ("camera.json", camera_with(width=0), "width is 0; it must be a number above 0"),
     "width broken": ("camera.json", camera_with(width=640.5), "width is 640.5; it must be a whole number of px"),
     "centre_px one": ("camera.json", camera_with(centre_px=[320]), r"centre_px is \[320\]; it must be \[column, row\]"),
@@ -601,8 +639,6 @@ def a_sentence_or_nothing(name: str, seconds: int = 60):
             signal.signal(signal.SIGALRM, before)
 
 
-TURNED = Image.Exif()
-TURNED[0x112] = 6
 SEEDS = {
     "RGB": encoded(noise(12, 16)),
     "palette": encoded(noise(12, 16).quantize(8)),
@@ -689,3 +725,76 @@ def test_mutated_scans_give_a_sentence(tmp_path, content):
     with a_sentence_or_nothing(str(path)):
         depth = kitti.project_scan(kitti.read_scan(path), matrix, (20, 40))
         assert depth.shape == (20, 40) and (depth >= 0).all() and np.isfinite(depth).all()
+
+
+# --- mutated command lines --------------------------------------------------------------------------------------
+
+NOWHERE = "http://127.0.0.1:9"
+
+# Every command, with arguments that are right or that end in a sentence before hours are spent.
+COMMANDS = {
+    "run": "nothing -p seed 3 --output out",
+    "sweep": "sweep.yaml --jobs 2 --summary",
+    "train": "--data empty --output out --epochs 1 --batch-size 2 --height 32 --image-width 64 --learning-rate 1e-4 "
+    "--seed 3 --workers 0 --train-drives a,b --device cpu --init tiny.safetensors",
+    "evaluate": "--weights tiny.safetensors --data data --output out --cap 80 --size 32 64 --batch-size 2 --drives one "
+    "--device cpu",
+    "predict": "mine photo.png --weights tiny.safetensors --output out --focal-px 60 --baseline-m 0.5 --size 32 64 "
+    "--width 50 --batch-size 2 --device cpu",
+    "download": f"2011_09_26_drive_0002 --to out --frames 0:20 --jpeg 92 --base-url {NOWHERE} --tries 1 --timeout 1",
+    "rectify": "data --frames 2 --drives one --output out",
+    "export": "--weights none --onnx out/net.onnx --size 32 64",
+}
+ODD = st.sampled_from(
+    ["", " ", "-1", "0", "1", "-0.0", "nan", "-inf", "1e999", "1e-320", "1e308", "9" * 30, "9" * 5000, "0x10", "１２",
+     "1_0", "true", ",", "a,", ",,", "..", "../..", "~nobody", "~", ".", "mine", "mine/notes.txt", "mine/notes.txt/x",
+     "data", "/dev/null", "/proc/x", "日本", "a" * 300, "日" * 90, "\udce4.png", "photo\n.png", "--", "-x", "5:", ":5",
+     "7:3", "cuda:99", "mps", "http://[", "lab", "eigen", "unet_sample.safetensors", "c\t*?.json"]
+) | st.text(st.characters(exclude_characters="/\0", exclude_categories=[]), max_size=12)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def users_folder(tmp_path_factory):
+    """A folder of a user's, where he stands: pictures, notes, data, weights."""
+    folder = tmp_path_factory.mktemp("user") / "a/b"
+    make_drive(folder / "data/test/one", range(2), truth=True)
+    (folder / "data/test/one/camera.json").write_text('{"focal_px": 60, "baseline_m": 0.5, "width": 96}')
+    for name in ("mine", "empty"):
+        (folder / name).mkdir()
+    noise().save(folder / "photo.png")
+    noise().save(folder / "mine/photo.png")
+    for name in ("photo_depth.png", "photo_colour.png", "notes.txt", "one.png", "metrics.csv", "net.onnx"):
+        (folder / "mine" / name).write_bytes(b"mine")
+    (folder / "sweep.yaml").write_text("notebooks: [nothing]\nparameters: {seed: 3}\n")
+    torch.manual_seed(0)
+    checkpoints.save_model(networks.get_model("unet", base_channels=1), folder / "tiny.safetensors", (32, 64))
+    return folder, tree(folder)
+
+
+@settings(max_examples=120, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(list(COMMANDS)), st.lists(st.tuples(st.integers(0, 30), ODD), max_size=3))
+def test_mutated_command_lines_give_a_sentence_or_a_result_and_change_nothing(users_folder, name, changes):
+    folder, before = users_folder
+    arguments = COMMANDS[name].split()
+    for place, word in changes:
+        arguments[place % len(arguments)] = word
+    outcome, out, err = None, console(), console()
+    with pytest.MonkeyPatch.context() as patch, a_sentence_or_nothing(name), contextlib.ExitStack() as stack:
+        patch.chdir(folder)
+        patch.setenv("HOME", str(folder.parent))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            outcome = entry_point.main([name, *arguments])
+        except SystemExit as stop:  # argparse
+            outcome = stop.code
+    assert outcome in (0, 1, 2), (arguments, outcome)
+    said = "".join(stream.buffer.getvalue().decode() for stream in (out, err))  # flushed at every write
+    assert "Traceback" not in said and (outcome == 0 or said.strip())
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    after = tree(folder)
+    assert {name: after[name] for name in before} == before
+
+
+def console() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)

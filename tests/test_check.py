@@ -41,7 +41,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_here_nothing_is_missing(capsys):
-    assert check.main() == 0
+    assert check.main([]) == 0
     said = capsys.readouterr().out
     assert "MISSING" not in said
     for dependency in check.project()["dependencies"]:
@@ -80,7 +80,7 @@ def test_versions_are_compared_as_numbers(installed, text, version, state):
 
 def test_missing_packages_are_named_with_a_remedy_and_fail_the_check(installed, capsys):
     installed({"torch": "1.13.0", "torchvision": "0.20"})
-    assert check.main() == 1
+    assert check.main([]) == 1
     said = capsys.readouterr().out
     assert "MISSING  torch 1.13.0 (needs >=2.4) -> make setup" in said
     assert "MISSING  ipywidgets is not installed (needs >=8) -> make setup" in said
@@ -107,7 +107,7 @@ def test_optional_packages_are_notes_only(installed):
 
 def test_an_old_python_is_said_before_all_else(monkeypatch, capsys):
     monkeypatch.setattr(check, "PYTHON", (99, 0))
-    assert check.main() == 1
+    assert check.main([]) == 1
     said = capsys.readouterr().out
     assert "needs 99.0 or newer" in said and "make setup PYTHON=python99.0" in said
     assert "Packages" not in said

@@ -182,6 +182,7 @@ WRONG["3.2"] = [
     (_best_shift(half=0), "compare five"),
 ]
 WRONG["3.3"] = [
+    (_smoothness_x(lambda edge: edge.abs()), "three channels"),
     (_smoothness_x(lambda edge: edge.abs().sum(1, keepdim=True)), "average over the channels"),
     (_smoothness_x(sign=1), "cheaper, not dearer"),
 ]

@@ -10,6 +10,8 @@ import pytest
 from kit import ROOT, tool
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from monodepth_lib.commands import run
+
 make_chinese = tool("make_chinese")
 
 translated = pytest.mark.skipif(not (ROOT / "notebooks" / "zh").is_dir(), reason="there is no notebooks/zh yet")
@@ -56,6 +58,31 @@ def test_the_glossary_has_one_chinese_term_for_each_english_one():
     assert sorted(set(chinese)) == sorted(chinese)
     assert not set(chinese) & {word for term in terms for word in term.forbidden}
     assert all(len(term.chinese) == 1 for term in terms)
+
+
+@translated
+def test_a_chinese_notebook_runs_headless_with_its_own_prose(tmp_path):
+    assert run.main(["02_transforms", "--language", "zh", "-p", "profile", "tiny", "--output", str(tmp_path)]) == 0
+    cells = make_chinese.read(tmp_path / "02_transforms.ipynb").cells
+    assert re.search("[\u4e00-\u9fff]", cells[0].source)
+    assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+
+
+def test_the_language_of_a_run_chooses_the_folder_and_nothing_else(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(run, "take_parameters", lambda names, *_: asked.append(list(names)))
+    monkeypatch.setattr(run, "run_noted", lambda names, *_: asked.append(list(names)))
+    for language, names in (("zh", ["zh/05_training"]), ("en", ["05_training"])):
+        assert run.main(["05_training", "--language", language, "--output", str(tmp_path)]) == 0
+        assert asked[-2:] == [names, names]
+
+
+def test_chinese_notebooks_take_the_weights_that_05_trained(monkeypatch, tmp_path):
+    declared = {"output_dir": ("x", "str"), "weights": ("y", "str")}
+    monkeypatch.setattr(run, "notebook_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(run, "declared_parameters", lambda path: declared)
+    taken = run.take_parameters(["zh/05_training", "zh/06_testing"], {}, tmp_path)
+    assert taken["zh/06_testing"]["weights"] == str(tmp_path / "weights.safetensors")
 
 
 # --- the tool, on a small notebook ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from synthetic import make_drive, write_notebook
 
-from monodepth_lib import checkpoints, kitti, training
+from monodepth_lib import kitti, training
 from monodepth_lib.commands import run
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
@@ -179,24 +179,21 @@ def test_two_steps_of_profile_full(tmp_path):
     for drive in kitti.SPLITS["lab"]["train"]:
         make_drive(tmp_path / drive, range(1))
     full = training.settings("full", batch_size=1, workers=0)
-    size = full["height"], full["image_width"]
-    loader = prepare_dataloader(tmp_path, "train", "lab", size=size, batch_size=full["batch_size"], seed=0)
-    model = get_model(full["model"], base_channels=full["base_channels"])
+    loader = prepare_dataloader(kitti.select_pairs(tmp_path, "train", "lab"), True, size=full.size, batch_size=1)
+    model = get_model(full.model, base_channels=full.base_channels)
     before = [weight.detach().clone() for weight in model.parameters()]
-    optimizer = torch.optim.Adam(model.parameters(), full["learning_rate"], fused=True)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: training.halve_twice(step, 100))
-    precision = training.pick_precision(full["precision"], torch.device("cpu"))
+    optimizer = torch.optim.Adam(model.parameters(), full.learning_rate, fused=True)
+    scheduler = training.schedule(optimizer, 100)
+    device = torch.device("cpu")
+    precision = training.pick_precision(full.precision, device)
     torch.set_num_threads(2)
     try:
         two = itertools.islice(loader, 2)
-        mean = checkpoints.AverageMeter()
-        means = training.train_one_epoch(
-            model, two, MonodepthLoss(), optimizer, scheduler, torch.device("cpu"), precision, mean=mean
-        )
+        means = training.train_one_epoch(model, two, MonodepthLoss(), optimizer, scheduler, device, precision)
     finally:
         torch.set_num_threads(1)
-    assert (mean.steps, mean.count) == (2, 2)
-    checkpoints.check_finite(model, means.values())
+    assert scheduler.last_epoch == 2
+    training.check_finite(model, means.values())
     assert not any(map(torch.equal, before, model.parameters()))
 
 

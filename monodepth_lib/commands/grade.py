@@ -237,7 +237,7 @@ def limit(seconds: float, memory_gb: float) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, ValueError):  # macOS neither tells nor keeps it
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + int(memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 

@@ -46,8 +46,13 @@ LAB = {
 # --- parameters ---------------------------------------------------------------------------------------------------
 
 
+def bare(name: str) -> str:
+    """A notebook's name without its language: 05_training of zh/05_training."""
+    return name.rpartition("/")[2]
+
+
 def notebook_path(name: str) -> Path:
-    """notebooks/<name>.ipynb. Raises FileNotFoundError listing the names there are."""
+    """notebooks/<name>.ipynb; "zh/<name>" is the Chinese one. Raises FileNotFoundError listing the names there are."""
     folder = project_root() / "notebooks"
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -96,14 +101,18 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
     given = {"output_dir": str(output), **parameters}
     if parameters.get("profile") == "full" and "data_dir" not in parameters:
         given = {**LAB, **given}
-        if given["test_drives"] != LAB["test_drives"] and "07_gif" in declared and "gif_drive" not in parameters:
+        if (
+            given["test_drives"] != LAB["test_drives"]
+            and "07_gif" in map(bare, declared)
+            and "gif_drive" not in parameters
+        ):
             raise ValueError("gif_drive is the lab's, test_drives is not: say which drive to show, -p gif_drive DRIVE")
     taken = {}
     for name, entries in declared.items():
         taken[name] = {
             key: check_parameter(key, given[key], kind) for key, (_, kind) in entries.items() if key in given
         }
-        if name == "05_training":
+        if bare(name) == "05_training":
             given.setdefault("weights", str(Path(given["output_dir"]) / "weights.safetensors"))
     return taken
 
@@ -246,12 +255,15 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; or all")
     add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, its value as YAML")
+    add("--language", choices=("en", "zh"), default="en", help="zh: the notebooks with Chinese prose (default: en)")
     add("--name", default="run", help="the folder below output/ of the project (default: run)")
     add("--output", metavar="FOLDER", help="the folder itself, in place of --name")
     add("--from-sweep", action="store_true", help="end when standard input closes; wait for the folder")
     options = parser.parse_args(arguments)
     output = Path(options.output).absolute() if options.output else project_path("output") / options.name
     names = expand(options.notebook)
+    if options.language != "en":
+        names = [f"{options.language}/{name}" for name in names]
     try:
         parameters = {name: yaml.safe_load(value) for name, value in options.p}
         take_parameters(names, parameters, output)

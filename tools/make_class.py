@@ -1,0 +1,79 @@
+"""Packs the course for a class: `make class` writes build/class/students.zip and build/class/teacher.zip.
+
+The students' archive is what a student works with: notebooks, library, sample, weights, pages. It holds no solution,
+nothing of the teacher's guide, and none of what only maintainers need. The teacher's archive is the whole repository,
+with the slides when `make slides` has made them. Files come from git, so that what lies about is not packed; the same
+files make the same archive, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP = "monodepth"  # the folder that an archive unpacks to
+NOT_FOR_STUDENTS = (
+    "notebooks/solutions/*",
+    "notebooks/*/solutions/*",
+    "docs/teaching*",
+    "docs/zh/teaching*",
+    "docs/conf.py",
+    "docs/_site/*",
+    "tests/*",
+    "tools/*",
+    "research/*",
+    ".ci/*",
+    ".github/*",
+    ".gitignore",
+)
+
+
+def tracked() -> list[str]:
+    """The repository's files, as git knows them. Raises OSError when this is no clone."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"{ROOT} is no git repository ({done.stderr.strip()}): pack from a clone")
+    return sorted(name for name in done.stdout.split("\0") if name and (ROOT / name).is_file())
+
+
+def students() -> dict[str, Path]:
+    """name in the archive -> file."""
+    names = [name for name in tracked() if not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_FOR_STUDENTS)]
+    return {name: ROOT / name for name in names}
+
+
+def teacher() -> dict[str, Path]:
+    files = {name: ROOT / name for name in tracked()}
+    slides = ROOT / "build" / "slides"
+    return files | {f"slides/{p.relative_to(slides).as_posix()}": p for p in sorted(slides.rglob("*")) if p.is_file()}
+
+
+def pack(files: dict[str, Path], target: Path) -> None:
+    """Writes a zip whose entries have one date, so that equal files make equal archives."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in sorted(files.items()):
+            entry = zipfile.ZipInfo(f"{TOP}/{name}", (2026, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o755 if path.stat().st_mode & 0o100 else 0o644) << 16
+            archive.writestr(entry, path.read_bytes())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make_class.py", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build/class", help="where to (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    for name, files in (("students", students()), ("teacher", teacher())):
+        target = options.output / f"{name}.zip"
+        pack(files, target)
+        print(f"{target}: {len(files)} files, {target.stat().st_size / 1e6:.0f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
