@@ -50,14 +50,14 @@ def faster_prediction(model: Monodepth) -> Monodepth:
     """
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     model = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
-    for module in [m for m in model.modules() if isinstance(m, nn.Sequential)]:
-        for place, (one, next_one) in enumerate(itertools.pairwise(module)):
+    for module in [m for m in model.modules() if not isinstance(m, nn.BatchNorm2d)]:
+        for (_, one), (name, next_one) in itertools.pairwise(list(module.named_children())):
             if isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
                 norm: Any = next_one
                 one.weight, one.bias = fuse_conv_bn_weights(
                     one.weight, one.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 )
-                module[place + 1] = nn.Identity()
+                setattr(module, name, getattr(norm, "act", nn.Identity()))  # timm's norms hold the activation, too
         if type(module) is UpBlock:
             module.__class__ = SummedUpBlock
             kernel = summed_kernel(module[0].weight).detach()  # type: ignore[arg-type]

