@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 # OpenMP's threads sleep while they wait: the browser and other notebooks want the cores, too. `run` looks for itself.
 lab: export OMP_WAIT_POLICY ?= PASSIVE
 
-run: setup  ## all seven notebooks on the sample drives, into output/run
+run: setup  ## all notebooks on the sample drives, into output/run
 	$(BIN)/monodepth run all --name run
 
 test: lint unit notebooks-check  ## what CI runs

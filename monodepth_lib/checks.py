@@ -309,6 +309,7 @@ def _3_3(answer) -> str | None:
     steps, edges = disparity.diff(dim=-1).abs(), image.diff(dim=-1)
     mean = edges.abs().mean(1, keepdim=True)
     hints = [
+        ((steps * torch.exp(-edges.abs())).mean(), "|∂I| has three channels, the map one: .mean(1, keepdim=True)"),
         ((steps * torch.exp(-edges.abs().sum(1, keepdim=True))).mean(), "did you average over the channels?"),
         ((steps * torch.exp(-edges.mean(1, keepdim=True))).mean(), "is it |∂I|? Down a dark edge counts as much as up"),
         ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not dearer: which sign?"),
@@ -450,6 +451,10 @@ def _4_4(answer) -> str | None:
         (torch.stack([unbiased, evaluated]), "BN divides the sum of squares by n, not by n - 1: correction=0"),
         (no_root, "divide by the standard deviation, the root of the variance"),
     ]
+    for correction in (0, 1):  # x.std() in place of a variance
+        rooted = (x - x.mean()) / (x.std(correction=correction) + 1e-5).sqrt()
+        question = "x.std() is the root already, and the last line takes it once more: give it the variance"
+        hints += [(torch.stack([rooted, evaluated]), question)]
     return compare_each([answer(x, *running, training) for training in (True, False)], expected, hints)
 
 
@@ -663,3 +668,129 @@ def _7_4(answer) -> str | None:
         (25.0, "the nearest one is wanted"),
     ]
     return compare(answer(points, 1.65), 12.0, hints)
+
+
+# --- 08 your own ------------------------------------------------------------------------------------------------
+
+
+@exercise("8.1")
+def _8_1(answer) -> str | None:
+    return _2_2(answer)
+
+
+@exercise("8.2")
+def _8_2(answer) -> str | None:
+    _, right, disparity, _ = _street()
+    shift = disparity.clone().requires_grad_()
+    got = answer(right, shift)
+    expected = losses.warp(right, disparity)
+    y, x = ((torch.arange(n) * 2 + 1) / n - 1 for n in right.shape[-2:])
+
+    def other(factor: float = 2.0, border: str = "border", corners: bool = False, swapped: bool = False):
+        grid_x = x + factor * disparity[:, 0]
+        grid = [grid_x, y[:, None].expand_as(grid_x)]
+        return torch.nn.functional.grid_sample(
+            right, torch.stack(grid[::-1] if swapped else grid, dim=-1), padding_mode=border, align_corners=corners
+        )
+
+    hints = [
+        (other(1.0), "grid_sample's picture spans 2, from -1 to 1: how long is a fraction d of the width there?"),
+        (other(-2.0), "fetch at x + d·W: which sign? The caller brings the minus"),
+        (other(2.0 * right.shape[-1]), "d is a fraction of the width, and so is grid_sample's unit: leave W out"),
+        (other(border="zeros"), "beyond the border the edge goes on: padding_mode"),
+        (other(corners=True), "x and y are pixel centres: align_corners"),
+        (other(swapped=True), "grid_sample wants (x, y) in the last dimension, x first"),
+    ]
+    lacks = compare(got if got is ... or got is None else got.detach(), expected, hints)
+    if lacks is None:
+        (wanted,) = torch.autograd.grad(losses.warp(right, shift).square().sum(), shift)
+        gradient = torch.autograd.grad(got.square().sum(), shift)[0] if got.requires_grad else 0 * wanted
+        if not torch.allclose(gradient, wanted, atol=1e-2):
+            return "the values are right, but the gradient that reaches the disparity is not: nothing could be learned"
+    return lacks
+
+
+@exercise("8.3")
+def _8_3(answer) -> str | None:
+    a, b, _, _ = _street()
+    mean_a, mean_b, mean_ab, mean_squares = (losses.box_sum(v) / 9 for v in (a, b, a * b, a * a + b * b))
+    means = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+    covariance, variances = mean_ab - mean_a * mean_b, mean_squares - mean_a**2 - mean_b**2
+    hints = [
+        (means, "that compares the means alone: where are variance and covariance?"),
+        (means * (2 * mean_ab + 0.03**2) / (variances + 0.03**2), "the covariance is mean(ab) - mean(a)·mean(b)"),
+        (means * (2 * covariance + 0.03**2) / (mean_squares + 0.03**2), "a variance is mean(a²) - mean(a)²"),
+        (means * (covariance + 0.03**2) / (variances + 0.03**2), "the covariance counts twice: identical views give 1"),
+        ((1 - losses.ssim(a, b)) / 2, "that is the cost (1 - SSIM) / 2: the loss makes it from your SSIM"),
+    ]
+    return compare(answer(a, b), losses.ssim(a, b), hints)
+
+
+@exercise("8.4")
+def _8_4(answer) -> str | None:
+    image, _, disparity, _ = _street()
+
+    def term(dim: int, sign: int = -1, channels: Callable = lambda edge: edge.abs().mean(1, keepdim=True)):
+        return (disparity.diff(dim=dim).abs() * torch.exp(sign * channels(image.diff(dim=dim)))).mean()
+
+    both = (-1, -2)
+    hints = [
+        (term(-1), "that is x alone: horizontal stripes would cost nothing. Where is y?"),
+        (sum(term(dim, channels=lambda e: e.abs().sum(1, keepdim=True)) for dim in both), "average over the channels"),
+        (sum(term(dim, channels=lambda e: e.mean(1, keepdim=True)) for dim in both), "is it |∂I|? Take the size first"),
+        (sum(term(dim, sign=1) for dim in both), "an edge in the picture must make a step cheaper: which sign?"),
+        (sum(disparity.diff(dim=dim).abs().mean() for dim in both), "where is the picture?"),
+        (sum(term(dim) for dim in both) / 2, "the sum of both directions, not their mean"),
+    ]
+    return compare(answer(disparity, image), losses.smoothness_loss(disparity, image), hints, tolerance=1e-4)
+
+
+@exercise("8.5")
+def _8_5(answer) -> str | None:
+    _, _, d_l, d_r = _street()
+    d_l, d_r = d_l / 2, d_r / 2
+
+    def error(d, other, shift):
+        return (d - losses.warp(other, shift)).abs().mean()
+
+    hints = [
+        (error(d_l, d_r, -d_l), "that is the left half: the right map is compared as well"),
+        (error(d_l, d_r, d_l) + error(d_r, d_l, -d_r), "the partner of a left pixel stands further LEFT: which signs?"),
+        (error(d_l, d_r, d_l) + error(d_r, d_l, d_r), "the partner of a left pixel stands further LEFT: x - d^l"),
+        (error(d_l, d_r, -d_l) + error(d_r, d_l, -d_r), "the partner of a right pixel stands further RIGHT: x + d^r"),
+        (error(d_l, d_r, -d_r) + error(d_r, d_l, d_l), "which map says where a left pixel has its partner?"),
+        (2 * (d_l - d_r).abs().mean(), "fetch each map from where the other one points first"),
+    ]
+    return compare(answer(d_l, d_r), losses.consistency_loss(d_l, d_r), hints, tolerance=1e-4)
+
+
+@exercise("8.6")
+def _8_6(answer) -> str | None:
+    plain = torch.linspace(0.10, 0.20, 41).expand(1, 2, 41)
+    mirrored = torch.linspace(0.05, 0.30, 41).expand(1, 2, 41)
+    hints = [
+        (testing.post_process(plain, mirrored.flip(-1)), "`mirrored` has been turned back already"),
+        (testing.post_process(mirrored, plain), "at the left border `mirrored` counts: are the masks swapped?"),
+        ((plain + mirrored) / 2, "the mean holds between the borders only: did you use the masks?"),
+        (plain, "where is the mirrored answer?"),
+    ]
+    return compare(answer(plain, mirrored), testing.post_process(plain, mirrored), hints, tolerance=1e-4)
+
+
+def pieces(mine: dict[str, Callable], library: dict[str, Callable]) -> dict[str, Callable]:
+    """The student's own pieces, `{"8.2 warp": my_warp}`, by their word, "warp"; the library's for one not done yet.
+
+    Prints whose each one is. Raises ValueError for one that is wrong, after all are named.
+    """
+    chosen, wrong = {}, []
+    for key, function in mine.items():
+        number, word = key.split()
+        lacks = judge(number, function)
+        undone = lacks is not None and "not done yet" in lacks
+        chosen[word] = library[word] if undone else function
+        whose = "yours" if lacks is None else "the library's (yours is not done yet)" if undone else f"WRONG: {lacks}"
+        print(f"{number} {word:16} {whose}")
+        wrong += [key] if lacks is not None and not undone else []
+    if wrong:
+        raise ValueError(f"wrong: {', '.join(wrong)}; what each of them lacks stands above")
+    return chosen

@@ -5,8 +5,9 @@ Disparity is drawn with "magma": bright is near, dark is far, in grey print and 
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLOURS = "magma"
 STYLE = {"font.size": 12.0, "axes.titlesize": 12.0, "figure.dpi": 80.0, "savefig.dpi": 80.0}
-styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]  # as a decorator: what is drawn has this look
+
+
+@contextlib.contextmanager
+def _look() -> Iterator[None]:
+    plt.draw_if_interactive()  # loads a notebook's backend: loaded inside rc_context, it would show no figure later on
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+styled = _look()  # as a decorator: what is drawn has this look
 
 
 def notebook_style(jpeg_quality: int = 80) -> None:
@@ -348,4 +358,25 @@ def rectification(
     disparity.set(title="further left in the right picture", xlabel="disparity (px)", ylabel="points")
     bars.bar(list(shares), [100 * share for share in shares.values()], color="tab:blue", width=0.6)
     bars.set(title="found again in the right picture of", ylabel="% of the points", ylim=(0, 100))
+    return figure
+
+
+# --- 03: what belongs together ------------------------------------------------------------------------------------
+
+
+@styled
+def pairs(pictures: Sequence[tuple], titles: Sequence[str], names: tuple[str, str], width: float = 13.0) -> Figure:
+    """Pairs of pictures (H, W) in [0, 1], drawn in grey; each pair stands on a card of its own under its title.
+
+    `names` are written below the first and the second picture of every pair.
+    """
+    height = 0.45 * width / len(pictures) + 0.3 + 0.25 * max(title.count("\n") + 1 for title in titles)
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    places = figure.add_gridspec(1, len(pictures), wspace=0.08)
+    for index, (both, title) in enumerate(zip(pictures, titles, strict=True)):
+        card = figure.add_subfigure(places[0, index], facecolor="#e4e9f0")
+        card.suptitle(title, fontsize=12)
+        for axis, picture, name in zip(card.subplots(1, 2), both, names, strict=True):
+            axis.imshow(to_array(picture), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[], xlabel=name)
     return figure

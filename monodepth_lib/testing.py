@@ -358,3 +358,26 @@ def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
     seen = sorted((chosen or set()) & {pair.folder.name for pair in pairs})
     told = [f"the weights were trained or chosen on {', '.join(seen)}: measure them on other drives"] if seen else []
     return [*told, *filter(None, [kitti.test_list_warning(chosen, pairs)])]
+
+
+# --- 05: what is watched while a network trains -----------------------------------------------------------------------
+
+
+def watched_abs_rel(pairs: Sequence[kitti.Pair], disparities: Iterable[np.ndarray | Tensor]) -> float:
+    """Mean Abs Rel of disparities (h, w), one a pair; nan where none of the pairs has ground truth."""
+    rows = score(pairs, disparities)
+    return mean_row(rows, "watched")["abs_rel"] if rows else float("nan")
+
+
+def known_disparity(pair: kitti.Pair, size: tuple[int, int]) -> Tensor:
+    """Left disparity (h, w) at `size`, a fraction of the width: from the ground truth, where unknown 0.
+
+    A pair without ground truth gets the disparity that semi-global matching finds in both views (`stereo.match_views`);
+    without OpenCV it is unknown everywhere.
+    """
+    if pair.truth is None:
+        values = stereo.match_views(pair) if stereo.has_opencv() else torch.zeros(size)
+    else:
+        truth = torch.from_numpy(pair.ground_truth())
+        values = torch.where(truth > 0, pair.calibration.focal_baseline / truth.clamp(min=depth.MIN_DEPTH), 0.0)
+    return torch.nn.functional.interpolate(values[None, None].float(), size, mode="nearest")[0, 0]

@@ -151,6 +151,8 @@ def test_every_cell_runs_and_every_slider_changes_its_picture(lab, browser, name
     try:
         run_all(page, lab, name)
         assert move_every_control(page) >= 1
+        if name == "03_loss_equations":
+            drag_the_rectangle(page)
         if name == "07_gif" and (IN_CI or find_spec("k3d")):  # elsewhere the extra 3d may be missing
             turn_the_street(page)
         assert not page.query_selector_all(".jupyter-widgets-error, .jp-OutputArea-error")
@@ -159,6 +161,35 @@ def test_every_cell_runs_and_every_slider_changes_its_picture(lab, browser, name
             screenshot(page, Path(folder) / name)
     finally:
         page.close()
+
+
+def drag_the_rectangle(page: Page) -> None:
+    """A click on the left view moves the rectangle there, a drag takes it along: readouts and picture follow."""
+    panel = page.query_selector(".widget-vbox:has(img.widget-image)")
+    picture = panel.query_selector("img.widget-image")
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+
+    def readouts() -> list[str]:
+        return [readout.inner_text() for readout in panel.query_selector_all(".widget-readout")]
+
+    def wait_for_a_new(source: str) -> None:
+        wait_until(page, "([picture, source]) => picture.getAttribute('src') !== source", [picture, source])
+
+    before, source = readouts(), picture.get_attribute("src")
+    page.mouse.move(box["x"] + 100, box["y"] + 90)
+    page.mouse.down()
+    wait_for_a_new(source)
+    clicked, source = readouts(), picture.get_attribute("src")
+    page.mouse.move(box["x"] + 250, box["y"] + 90, steps=3)
+    wait_for_a_new(source)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    dragged = readouts()
+    shift, row, column, size = range(4)
+    assert clicked[row] != before[row] and clicked[column] != before[column]
+    assert (clicked[shift], clicked[size]) == (before[shift], before[size])
+    assert int(dragged[column]) > int(clicked[column]) and dragged[row] == clicked[row]
 
 
 def turn_the_street(page: Page) -> None:

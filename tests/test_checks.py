@@ -182,6 +182,7 @@ WRONG["3.2"] = [
     (_best_shift(half=0), "compare five"),
 ]
 WRONG["3.3"] = [
+    (_smoothness_x(lambda edge: edge.abs()), "three channels"),
     (_smoothness_x(lambda edge: edge.abs().sum(1, keepdim=True)), "average over the channels"),
     (_smoothness_x(sign=1), "cheaper, not dearer"),
 ]
@@ -231,7 +232,18 @@ WRONG["4.3"] = [
     (_decoder_level(skip_first=True), "then the skip"),
     (_decoder_level(up_first=True), "then through `up`"),
 ]
-WRONG["4.4"] = [(_batch_norm(lambda _: True), "in evaluation"), (_batch_norm(correction=1), "not by n - 1")]
+
+
+def _std_for_variance(x, running_mean, running_var, training):
+    mean, var = (x.mean(), x.std()) if training else (running_mean, running_var)
+    return (x - mean) / (var + 1e-5) ** 0.5
+
+
+WRONG["4.4"] = [
+    (_batch_norm(lambda _: True), "in evaluation"),
+    (_batch_norm(correction=1), "not by n - 1"),
+    (_std_for_variance, "is the root already"),
+]
 
 # --- 05 ---
 
@@ -352,6 +364,72 @@ WRONG["7.4"] = [
     (with_unknown, "unknown"),
     (the_first_listed, "nearest one"),
 ]
+
+# --- 08 ---
+
+
+def _warp(factor: float = 2.0, padding: str = "border", attached: bool = True):
+    def warp(image, disparity):
+        y, x = ((torch.arange(n) * 2 + 1) / n - 1 for n in image.shape[-2:])
+        grid_x = x + factor * disparity[:, 0]
+        grid = torch.stack([grid_x, y[:, None].expand_as(grid_x)], dim=-1)
+        grid = grid if attached else grid.detach()
+        return torch.nn.functional.grid_sample(image, grid, padding_mode=padding, align_corners=False)
+
+    return warp
+
+
+def _ssim(half: bool = False, plain_product: bool = False):
+    def ssim(a, b):
+        mean_a, mean_b, mean_ab, squares = (losses.box_sum(v) / 9 for v in (a, b, a * b, a * a + b * b))
+        covariance = mean_ab if plain_product else mean_ab - mean_a * mean_b
+        means = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
+        variances = squares - mean_a**2 - mean_b**2
+        return means * ((1 if half else 2) * covariance + 0.03**2) / (variances + 0.03**2)
+
+    return ssim
+
+
+WRONG["8.1"] = WRONG["2.2"]
+WRONG["8.2"] = [
+    (_warp(factor=1.0), "spans 2"),
+    (_warp(factor=-2.0), "which sign"),
+    (_warp(padding="zeros"), "the edge goes on"),
+    (_warp(attached=False), "nothing could be learned"),
+]
+WRONG["8.3"] = [(_ssim(half=True), "counts twice"), (_ssim(plain_product=True), "mean(a)·mean(b)")]
+WRONG["8.4"] = [
+    (lambda d, image: _smoothness_x()(d, image), "Where is y"),
+    (lambda d, image: _smoothness_x(sign=1)(d, image) + _smoothness_x(sign=1)(d.mT, image.mT), "which sign"),
+]
+WRONG["8.5"] = [
+    (lambda d_l, d_r: (d_l - losses.warp(d_r, -d_l)).abs().mean(), "left half"),
+    (lambda d_l, d_r: losses.consistency_loss(d_r, d_l), "which signs"),
+]
+WRONG["8.6"] = [
+    (lambda plain, mirrored: testing.post_process(plain, mirrored.flip(-1)), "turned back already"),
+    (lambda plain, mirrored: testing.post_process(mirrored, plain), "swapped"),
+]
+
+
+def test_pieces_takes_what_is_right_and_the_librarys_for_what_is_open(capsys):
+    library = {"warp": losses.warp, "ssim": losses.ssim}
+    right = _warp()
+    chosen = checks.pieces({"8.2 warp": right, "8.3 ssim": lambda a, b: ...}, library)
+    assert chosen == {"warp": right, "ssim": losses.ssim}
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["8.2", "warp", "yours"]
+    assert "the library's" in second
+
+
+def test_pieces_names_every_wrong_one(capsys):
+    library = {"warp": losses.warp, "ssim": losses.ssim, "smoothness": losses.smoothness_loss}
+    mine = {"8.2 warp": _warp(-2.0), "8.3 ssim": _ssim(half=True), "8.4 smoothness": losses.smoothness_loss}
+    with pytest.raises(ValueError, match=r"wrong: 8\.2 warp, 8\.3 ssim"):
+        checks.pieces(mine, library)
+    said = capsys.readouterr().out
+    assert "which sign" in said
+    assert "counts twice" in said
 
 
 def test_being_within_a_quarter_of_the_truth_is_another_measure_than_d1():

@@ -95,3 +95,12 @@ def test_the_words_of_a_block_stay_inside_it():
             (text,) = [text for text in figure.axes[0].texts if text.get_text() == words]
             extents = box(text)
             assert extents[0] > left and extents[1] > low and extents[2] < right and extents[3] < high, words
+
+
+def test_pairs_stand_on_cards_of_their_own():
+    both = [(np.zeros((4, 4)), np.full((4, 4), 0.5))] * 3
+    figure = plots.pairs(both, ["one", "two\nlines", "three"], names=("view", "rebuilt view"))
+    assert [card.get_suptitle() for card in figure.subfigs] == ["one", "two\nlines", "three"]
+    labels = [[axis.get_xlabel() for axis in card.axes] for card in figure.subfigs]
+    assert labels == [["view", "rebuilt view"]] * 3
+    plots.plt.close(figure)

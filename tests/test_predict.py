@@ -14,10 +14,11 @@ from PIL import Image, ImageOps
 from synthetic import texture, to_picture
 from torchvision.transforms.functional import to_tensor
 
+import monodepth_lib
 from monodepth_lib import checkpoints, depth, files, gif, kitti, networks, plots, testing
 from monodepth_lib.commands import export, predict
 from monodepth_lib.commands.outputs import Outputs
-from monodepth_lib.pictures import Predictor, answer, load
+from monodepth_lib.pictures import Predictor, answer
 from monodepth_lib.transforms import image_transforms
 
 SIZE = (32, 96)
@@ -203,7 +204,7 @@ def test_the_colour_picture_is_no_wider_than_asked_for(run, tmp_path):
 def test_from_python_a_picture_an_array_or_a_path_gives_the_same(model, weights, tmp_path):
     image = picture()
     image.save(tmp_path / "p.png")
-    network = load(weights, device="cpu")
+    network = monodepth_lib.load(weights, device="cpu")
     said = network.predict(image.convert("RGBA"))
     assert said.disparity.dtype == np.float32 and said.depth is None
     np.testing.assert_allclose(said.disparity, expected(model, image), atol=1e-5)
@@ -214,7 +215,7 @@ def test_from_python_a_picture_an_array_or_a_path_gives_the_same(model, weights,
     metres = network.predict(image, focal_px=60, baseline_m=0.5).depth
     assert metres.dtype == np.float32
     np.testing.assert_allclose(metres, 60 * 0.5 / (100 * said.disparity), rtol=1e-5)
-    small = load(weights, device="cpu", size=(64, 64)).predict(image).disparity
+    small = monodepth_lib.load(weights, device="cpu", size=(64, 64)).predict(image).disparity
     assert small.shape == (40, 100) and abs(small - said.disparity).max() > 1e-4
 
 
@@ -236,13 +237,13 @@ def test_from_python_a_picture_an_array_or_a_path_gives_the_same(model, weights,
 )
 def test_what_is_no_picture_or_no_camera_is_refused(weights, given, camera, said):
     with pytest.raises(ValueError, match=said):
-        load(weights, device="cpu").predict(given, **camera)
+        monodepth_lib.load(weights, device="cpu").predict(given, **camera)
 
 
 def test_a_network_without_a_size_asks_for_one(monkeypatch):
     monkeypatch.setattr("monodepth_lib.pictures.load_model", lambda _: networks.get_model("unet", base_channels=2))
     with pytest.raises(ValueError, match="give size"):
-        load("any")
+        monodepth_lib.load("any")
 
 
 # --- EXIF ---

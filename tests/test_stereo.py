@@ -1,6 +1,8 @@
-"""Semi-global matching: what both views tell."""
+"""Matching: what both views tell."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,3 +66,35 @@ def test_views_of_two_sizes_are_named(street):
 def test_the_pinned_opencv_is_the_one_the_table_names():
     text = (files.project_root() / "pyproject.toml").read_text()
     assert re.search(r'^sgm = \["(.+?)"\]', text, re.MULTILINE).group(1) == stereo.OPENCV
+
+
+def test_the_search_finds_the_shift_and_hidden_pixels_are_left_of_near_things():
+    right = torch.rand(1, 3, 16, 64, generator=torch.Generator().manual_seed(0))
+    found = stereo.search_disparity(right.roll(5, dims=-1), right)
+    assert (found[:, 8:] == 5 / 64).all()
+    disparity = torch.zeros(2, 64)
+    disparity[:, 20:30] = 4 / 64  # a near thing covers the four pixels to its left
+    assert stereo.hidden(disparity)[0].nonzero().flatten().tolist() == [16, 17, 18, 19]
+    assert stereo.hidden(torch.full((1, 64), 3 / 64))[0].nonzero().flatten().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 1])
+def test_the_reference_is_the_truth_its_gaps_searched(share):
+    left, right, truth, _ = street_pair(48, 160, near=12, far=4)
+    focal_baseline = 0.3
+    metres = (focal_baseline / truth[0, 0]).numpy().astype(np.float32)
+    metres[np.random.default_rng(0).random(metres.shape) > share] = 0  # as a laser leaves them
+    pair = SimpleNamespace(
+        truth=Path("truth.png") if share else None,
+        calibration=SimpleNamespace(focal_baseline=focal_baseline),
+        ground_truth=lambda: metres,
+    )
+    reference, known, source = stereo.reference_disparity(pair, left, right)
+    searched = stereo.search_disparity(left, right)
+    assert torch.equal(known, torch.from_numpy(metres > 0) if share else torch.ones_like(known))
+    if share:
+        assert torch.allclose(reference[known], truth[0, 0][known], atol=1e-6) and source == "true disparity"
+    if share < 1:
+        gaps = torch.from_numpy(metres == 0)
+        assert torch.equal(reference[gaps], searched[gaps])
+    assert share or "no truth" in source

@@ -1,7 +1,9 @@
 """Prediction, post-processing, arrays with their names, and scores."""
 
 import csv
+import dataclasses
 import json
+import math
 import os
 import sys
 import tracemalloc
@@ -488,3 +490,28 @@ def test_prediction_reads_the_left_views_alone(data_dir, tmp_path, tiny, monkeyp
     for one, other in zip((plain, processed), expected, strict=True):
         assert np.allclose(one, other, atol=1e-6)
     assert "right_image" not in next(iter(loader))
+
+
+def test_the_watched_error_is_the_mean_over_pairs_with_truth_and_nan_without(data_dir):
+    pairs = select_pairs(data_dir, "test")
+    maps = [torch.full(SIZE, 0.05)] * len(pairs)
+    rows = testing.score(pairs, maps)
+    assert rows
+    assert testing.watched_abs_rel(pairs, maps) == pytest.approx(testing.mean_row(rows, "")["abs_rel"])
+    blind = [dataclasses.replace(pair, truth=None) for pair in pairs]
+    assert math.isnan(testing.watched_abs_rel(blind, maps))
+
+
+def test_the_known_disparity_is_that_of_the_truth_and_searched_without_one(data_dir, monkeypatch):
+    pair = next(pair for pair in select_pairs(data_dir, "test") if pair.truth)
+    truth = torch.from_numpy(pair.ground_truth())
+    values = testing.known_disparity(pair, truth.shape)
+    seen = truth > 0
+    assert torch.allclose(values[seen], pair.calibration.focal_baseline / truth[seen])
+    assert (values[~seen] == 0).all()
+    blind = dataclasses.replace(pair, truth=None)
+    monkeypatch.setattr(testing.stereo, "has_opencv", lambda: True)
+    monkeypatch.setattr(testing.stereo, "match_views", lambda _: torch.full((4, 6), 0.1))
+    assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.full((2, 3), 0.1))
+    monkeypatch.setattr(testing.stereo, "has_opencv", lambda: False)
+    assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.zeros(2, 3))

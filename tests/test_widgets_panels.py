@@ -1,11 +1,13 @@
 """The notebooks' panels: every control changes the picture, and what cannot be drawn is said."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from monodepth_lib import kitti, losses, widgets
+from monodepth_lib import checkpoints, kitti, losses, widgets
 
 # --- 01 ---
 
@@ -76,11 +78,12 @@ def test_warp_panel_moves_with_every_slider_and_shows_the_best_shift():
     left = right.roll(3, dims=-1)
     panel = widgets.warp_panel(left, right, truth=torch.full((16, 48), 3 / 48), limit=8)
     seen = {bytes(panel.picture.value)}
-    for name, value in (("shift", 3), ("row", 2), ("column", 30), ("shift", 4)):
+    for name, value in (("shift", 3), ("row", 2), ("column", 30), ("size", 7), ("shift", 4)):
+        assert panel.controls[name].continuous_update
         panel.controls[name].value = value
         seen.add(bytes(panel.picture.value))
-    assert len(seen) == 5
-    without_truth = widgets.warp_panel(left, right, limit=8).image(shift=3, row=2, column=30)
+    assert len(seen) == 6
+    without_truth = widgets.warp_panel(left, right, limit=8).image(shift=3, row=2, column=30, size=7)
     assert panel.image(shift=3).tobytes() != without_truth.tobytes()
     panel.controls["row"].max = 100
     with pytest.raises(IndexError):
@@ -88,21 +91,89 @@ def test_warp_panel_moves_with_every_slider_and_shows_the_best_shift():
     assert "IndexError" in panel.message.value
 
 
-def test_warp_panel_draws_the_librarys_cost_of_the_pixel(monkeypatch):
+def test_warp_panel_draws_the_librarys_cost_of_the_rectangle(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     left, right = torch.rand(2, 1, 3, 16, 48, generator=generator)
+    charts = []
+    chart = widgets.Chart
+    monkeypatch.setattr(widgets, "Chart", lambda *given: charts.append(given) or chart(*given))
     panel = widgets.warp_panel(left, right, limit=8)
-    figures = []
-    monkeypatch.setattr(
-        widgets.plots, "figure_image", lambda figure: figures.append(figure) or Image.new("RGB", (8, 8))
-    )
-    panel.image(shift=5, row=7, column=20)
-    (drawn,) = [line for line in figures[0].axes[0].lines if line.get_label() == "cost at the cross"]
-    for shift in range(9):
-        fetched = losses.warp(right, torch.full((1, 1, 16, 48), -shift / 48))
-        expected = losses.photometric_error(left, fetched)[0, 0, 5:10, 18:23].mean()
-        assert drawn.get_ydata()[shift] == pytest.approx(float(expected), abs=1e-5)
-    assert f"cost {float(drawn.get_ydata()[5]):.3f} at 5 px" in figures[0].axes[0].get_title()
+    for size, rows, columns in ((5, slice(5, 10), slice(18, 23)), (11, slice(2, 13), slice(15, 26))):
+        panel.image(shift=5, row=7, column=20, size=size)
+        curve, *_, words = charts[0][1]
+        for shift in range(9):
+            fetched = losses.warp(right, torch.full((1, 1, 16, 48), -shift / 48))
+            expected = losses.photometric_error(left, fetched)[0, 0, rows, columns].mean()
+            assert curve.get_ydata()[shift] == pytest.approx(float(expected), abs=1e-5)
+        assert f"cost {float(curve.get_ydata()[5]):.3f} at 5 px" in words.get_text()
+
+
+def test_in_the_rectangle_alone_the_right_view_stands():
+    left, right = torch.zeros(1, 3, 26, 52), torch.ones(1, 3, 26, 52)
+    panel = widgets.warp_panel(left, right, limit=4)
+    shown = np.asarray(panel.image(shift=2, row=12, column=20, size=9))[widgets.LINE :, : widgets.WIDTH // 2]
+    inside = shown[8 * 8 + 8 : 17 * 8 - 8, 16 * 8 + 8 : 25 * 8 - 8]  # 416 px for 52: each pixel is 8 wide
+    assert (inside == 255).all()
+    assert (shown[: 7 * 8, : 15 * 8] == 0).all()
+
+
+def heard(panel, x: float, y: float, kind: str = "mousedown", buttons: int = 1) -> None:
+    """What the browser sends: kind of event and place in px of the picture."""
+    for event in panel.pointer:
+        if kind in event.watched_events:
+            event._dom_handlers({"type": kind, "buttons": buttons, "dataX": x, "dataY": y})
+
+
+def test_a_click_on_a_picture_moves_the_rectangle_and_one_on_the_curve_the_shift():
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.rand(2, 1, 3, 26, 52, generator=generator)
+    panel = widgets.warp_panel(left, right, limit=8)
+    controls, half, tile = panel.controls, widgets.WIDTH // 2, 208 + widgets.LINE
+    drawn = []
+    draw = panel.draw
+    panel.draw = lambda **values: drawn.append(values) or draw(**values)
+
+    def at():
+        return controls["row"].value, controls["column"].value, controls["shift"].value
+
+    heard(panel, 20 * 8 + 4, widgets.LINE + 12 * 8 + 4)  # in the left view
+    assert at() == (12, 20, 0) and len(drawn) == 1  # two controls, one picture
+    heard(panel, half + 30 * 8 + 4, tile + widgets.LINE + 5 * 8 + 4)  # in the SSIM picture
+    assert at() == (5, 30, 0)
+    controls["shift"].value = 3
+    heard(panel, half + 10 * 8 + 4, widgets.LINE + 5 * 8 + 4)  # in the right view: the frame comes to the pointer
+    assert at() == (5, 13, 3)
+    before = at(), len(drawn)
+    heard(panel, 100, 5)  # on a title
+    heard(panel, 300, 200, "mousemove", buttons=0)  # no button pressed: nothing is dragged
+    heard(panel, 300, 2 * tile + 10)  # on the colour bar
+    assert (at(), len(drawn)) == before
+    heard(panel, 164, widgets.LINE + 100, "mousemove")
+    assert at() == (12, 20, 3)
+    for x in range(100, 820, 100):  # from the left end of the curve to the right
+        heard(panel, x, panel.image().height - 120)
+        assert controls["shift"].value in range(9)
+    assert controls["shift"].value == 8
+
+
+def test_free_panel_runs_anew_with_each_weight_and_keeps_its_runs():
+    truth = torch.full((8, 24), 0.05)
+    truth[:, :3] = 0  # unknown
+    asked = []
+
+    def run(start, loss):
+        asked.append((start, loss.ssim_weight, loss.smoothness_weight, loss.consistency_weight))
+        return torch.full((1, 2, 8, 24), start + 0.01 * len(asked))
+
+    panel = widgets.free_panel(run, truth, lambda both: {"error (px)": float((both[0, 0] - truth).abs().mean())})
+    for name, value in (("start", 0.15), ("alpha", 0.0), ("smoothness", 1.0), ("consistency", 0.0)):
+        assert not panel.controls[name].continuous_update  # a run takes seconds
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before
+    assert asked[0] == (0.03, 0.85, 0.1, 1.0) and asked[-1] == (0.15, 0.0, 1.0, 0.0)
+    panel.controls["consistency"].value = 1.0
+    assert len(asked) == 5
 
 
 @pytest.mark.parametrize("size", [(16, 48), (37, 124)])
@@ -181,6 +252,58 @@ def test_epochs_panel_shows_the_epoch_or_the_one_kept_before_it():
     with pytest.raises(ValueError):
         slider.value = -1
     assert "ValueError" in panel.message.value
+
+
+@pytest.mark.parametrize("panel", ["features", "epochs"])
+def test_panels_that_only_look_up_drag_live_and_move_fast(panel):
+    picture, maps = torch.rand(3, 48, 160), {epoch: torch.rand(48, 160) for epoch in range(41)}
+    curve = {epoch: 1.0 / (epoch + 1) for epoch in maps}
+    made = {
+        "features": lambda: widgets.features_panel(picture, [torch.rand(8, 48 // n, 160 // n) for n in (1, 2, 4)]),
+        "epochs": lambda: widgets.epochs_panel(picture, maps, {"loss": curve, "Abs Rel": curve}),
+    }[panel]()
+    assert all(control.continuous_update for control in made.controls.values())
+    name = next(iter(made.controls))
+    took = []
+    for value in (0, 1, 2):
+        started = time.process_time()
+        made.image(**{name: value})
+        took.append(time.process_time() - started)
+    assert min(took) < 0.15
+
+
+def test_the_line_of_the_epochs_panel_stands_at_its_epoch():
+    maps = {epoch: torch.full((16, 48), 0.05) for epoch in (0, 10)}
+    panel = widgets.epochs_panel(torch.rand(3, 16, 48), maps, {"loss": {0: 1.0, 5: 0.7, 10: 0.5}})
+    columns = []
+    for epoch in (0, 5, 10):
+        strip = np.asarray(panel.image(epoch=epoch).convert("L"))[-200:]
+        columns.append(float((strip < 40).all(axis=0).nonzero()[0].mean()))
+    assert columns[0] < columns[1] < columns[2]
+    assert columns[1] - columns[0] == pytest.approx(columns[2] - columns[1], abs=2)
+
+
+def test_the_live_curve_draws_what_a_run_has_written(tmp_path, capsys):
+    live = widgets.LiveCurve(tmp_path, epochs=3)
+    live.log("no history yet")
+    assert len(live.children) == 1
+    seen = set()
+    rows = []
+    for epoch in (1, 2):
+        rows.append({"epoch": epoch, "train_loss": 1.0 / epoch, "val_loss": 1.2 / epoch})
+        checkpoints.write_history(rows, tmp_path / "history.csv")
+        live.log(f"epoch {epoch}")
+        assert live.message.value == f"epoch {epoch} of 3"
+        seen.add(bytes(live.picture.value))
+    assert len(seen) == 2
+    assert live.picture in live.children
+    assert capsys.readouterr().out == "no history yet\nepoch 1\nepoch 2\n"
+
+
+def test_a_live_curve_is_one_line_where_nobody_looks(tmp_path):
+    said = repr(widgets.LiveCurve(tmp_path, epochs=3))
+    assert said.count("\n") == 0
+    assert "PNG" not in said
 
 
 # --- 06 ---

@@ -1,4 +1,4 @@
-"""Your own pictures, gifs and videos: `monodepth predict photo.jpg folder clip.mp4 --weights unet_kitti`.
+"""Disparity and depth of your own pictures, gifs and videos.
 
 Every PATH is a picture, a gif, a video, or a folder of them. Whatever its size, a picture is resized to the size the
 network was trained at (or `--size`), and the answer is brought back. For `photo.jpg` the output folder gets
@@ -200,17 +200,6 @@ def read_frames(path: Path) -> Iterator[Frame]:
         raise ValueError(f"{path} cannot be read as a clip ({error}): record or fetch it again") from error
 
 
-def count_frames(path: Path) -> int | None:
-    """How many frames a clip says it has, for the progress bar; None when it does not say."""
-    with contextlib.suppress(Exception):  # what is wrong with it, reading it will tell
-        if path.suffix.lower() == ".gif":
-            with Image.open(path) as image:
-                return image.n_frames  # type: ignore[attr-defined]
-        with import_av().open(str(path)) as container:
-            return container.streams.video[0].frames or None
-    return None
-
-
 def stream_video(frames: Iterable[Frame], path: Path) -> None:
     """Writes an mp4 (H.264, no sound) frame by frame, each shown as long as it says."""
     av = import_av()
@@ -270,7 +259,7 @@ def write_clip(
 
     def disparities() -> Iterator[np.ndarray]:
         nonlocal counts, focal_baseline
-        frames = bar(read_frames(path), total=count_frames(path), desc=f"{path.name}, predicting")
+        frames = bar(read_frames(path), desc=f"{path.name}, predicting")
         for chunk in batched((picture for picture, _ in frames), batch_size):
             focal_baseline = focal_baseline_at(chunk[0].width)
             maps = predict(chunk).numpy()
@@ -313,7 +302,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         "--onnx",
         type=here,
         metavar="FILE",
-        help="a file of monodepth export, run by onnxruntime: on a CPU often faster",
+        help="a file of monodepth export, run by onnxruntime, one picture at a time",
     )
     add(
         "--output",

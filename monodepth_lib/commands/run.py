@@ -32,6 +32,7 @@ NOTEBOOKS = (
     "05_training",
     "06_testing",
     "07_gif",
+    "08_your_own",
 )
 SHORT = {"model": "model_name"}  # a parameter's other name; in a notebook, `model` is the network itself
 # What belongs to the lab's recipe besides the settings of profile "full": taken with it when no data_dir is given.
@@ -221,7 +222,7 @@ def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: fl
 
 
 def expand(names: Sequence[str]) -> Sequence[str]:
-    """`names` without .ipynb, or all seven for "all"."""
+    """`names` without .ipynb, or all of them for "all"."""
     return NOTEBOOKS if list(names) == ["all"] else [name.removesuffix(".ipynb") for name in names]
 
 
