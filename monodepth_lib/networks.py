@@ -198,16 +198,17 @@ class TimmEncoder(nn.Module):
         super().__init__()
         import timm
 
-        self.net: Any = timm.create_model(name, features_only=True)
+        net: Any = timm.create_model(name, features_only=True)
         if imagenet:
-            self.net.load_state_dict(imagenet_weights(name, self.net))
-        self.channels = [1, *self.net.feature_info.channels()]
-        self.reductions = (1, *self.net.feature_info.reduction())
+            net.load_state_dict(imagenet_weights(name, net))
+        self.net = net
+        self.channels = [1, *net.feature_info.channels()]
+        self.reductions = (1, *net.feature_info.reduction())
         if any(later <= one for one, later in itertools.pairwise(self.reductions)):
             raise ValueError(
                 f"the features of {name} reduce a picture by {self.reductions[1:]}: take one whose features shrink"
             )
-        wanted = timm.get_pretrained_cfg(name)
+        wanted: Any = timm.get_pretrained_cfg(name)
         for statistic in ("mean", "std"):
             value = torch.tensor(getattr(wanted, statistic)).view(1, 3, 1, 1)
             self.register_buffer(statistic, value, persistent=False)
