@@ -134,17 +134,17 @@ def views_panel(pairs: Sequence[kitti.Pair], width: int = 416) -> Panel:
         distance = f", fits at {metres:.1f} m" if metres and shift else ""
         moves = f"right, moved {shift} px, {rows} down"
         titles = [pairs[pair].name[-26:], moves, f"overlay{distance}", "|left - right|"]
-        return tiles([Image.fromarray(image) for image in images], titles, [])
+        ticks = [(value / 80, str(value)) for value in range(0, 81, 20)]
+        bar = plots.scale_bar(ticks, 2 * wide, "|left - right|, of 255", text=16)
+        return tiles([Image.fromarray(image) for image in images], titles, [bar])
 
-    return Panel(
-        draw,
-        {
-            "pair": int_slider(0, 0, len(pairs) - 1, "pair"),
-            "shift": int_slider(0, 0, 60, "shift (px)"),
-            "rows": int_slider(0, -8, 8, "rows (px)"),
-        },
-        width=2 * width,
-    )
+    controls: dict[str, ipywidgets.ValueWidget] = {
+        "pair": int_slider(0, 0, len(pairs) - 1, "pair"),
+        "shift": int_slider(0, 0, 60, "shift (px)"),
+        "rows": int_slider(0, -8, 8, "rows (px)"),
+    }
+    live(*controls.values())
+    return Panel(draw, controls, width=2 * width)
 
 
 # --- 02 ---
@@ -188,6 +188,7 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
         "blue": float_slider(1.0, 0.8, 1.2, "blue"),
         "flip": ipywidgets.Checkbox(False, description="flip"),
     }
+    live(*controls.values())
     return Panel(draw, controls, width=2 * width)
 
 
@@ -790,3 +791,63 @@ def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50
 
     button.on_click(opened)
     return box
+
+
+# --- 01: the rays of two cameras ---
+
+
+@plots.styled
+def rays_panel(width: int = 1242) -> Panel:
+    """(01) Two cameras and a point from above, and the columns where it falls in both pictures, `width` px wide.
+
+    Sliders: `baseline` (m), `focal` (px), and the point's place `X` and `Z` (m). The title is x_l - x_r = f·B/Z.
+    """
+    enlarged = 3 / 1000  # metres ahead of the camera a picture is drawn at, for each px of f; really it is millimetres
+    figure = Figure(figsize=(WIDTH / DPI, 3.9), dpi=DPI, layout="constrained")
+    above, rows = figure.subplots(2, 1, height_ratios=[2.2, 1])
+    above.set(xlim=(-0.8, 20.5), ylim=(2.4, -2.4), xlabel="ahead, Z (m)", ylabel="right, X (m)")
+    rows.set(xlim=(-width / 2, width / 2), ylim=(-0.6, 1.6), yticks=[0, 1], yticklabels=["right", "left"])
+    rows.set(xlabel="column (px from the principal point)")
+    rows.axvline(0, color="grey", linewidth=1, linestyle=":")
+    rays, axes, planes, hits, cameras, columns = [], [], [], [], [], []
+    for name, colour, style, row in (("left", "tab:blue", "-", 1), ("right", "tab:orange", "--", 0)):
+        rows.axhline(row, color="lightgrey", linewidth=12, zorder=0)
+        axes += above.plot([], [], ":", color="grey", linewidth=1)
+        rays += above.plot([], [], style, color=colour, linewidth=2, label=f"{name} camera's ray")
+        planes += above.plot([], [], color="black", linewidth=1.5)
+        hits += above.plot([], [], color=colour, linewidth=4 + 6 * (1 - row), solid_capstyle="butt", zorder=2 + row)
+        cameras += above.plot([], [], ">", color=colour, markersize=11)
+        columns += rows.plot([], [], "o", color=colour, markersize=10)
+    (point,) = above.plot([], [], "k*", markersize=15, label="the point")
+    (shift,) = rows.plot([], [], color="tab:red", linewidth=4, solid_capstyle="butt")
+    title = above.set_title("x")
+    above.legend(loc="upper right", fontsize=10)
+    moving = [*axes, *rays, *planes, *hits, *cameras, point, *columns, shift, title]
+    chart = Chart(figure, moving)
+
+    def draw(baseline: float, focal: float, X: float, Z: float) -> Image.Image:
+        plane, found = enlarged * focal, []
+        for index, place in enumerate((0.0, baseline)):
+            column = focal * (X - place) / Z
+            found.append(column)
+            rays[index].set_data([0, Z], [place, X])
+            axes[index].set_data([0, 20], [place, place])
+            planes[index].set_data([plane, plane], [place - width / 2 * enlarged, place + width / 2 * enlarged])
+            hits[index].set_data([plane, plane], [place, place + (X - place) * plane / Z])
+            cameras[index].set_data([0], [place])
+            columns[index].set_data([column], [1 - index])
+        point.set_data([Z], [X])
+        shift.set_data(found, [0.5, 0.5])
+        second = f"{found[1]:.0f}" if found[1] >= 0 else f"({found[1]:.0f})"
+        title.set_text(f"x_l - x_r = {found[0]:.0f} - {second} = {found[0] - found[1]:.1f} px = f·B/Z")
+        return chart.image()
+
+    layout = ipywidgets.Layout(width="60%")
+    sliders: dict[str, ipywidgets.ValueWidget] = {
+        "baseline": float_slider(0.5, 0.1, 1.0, "B (m)"),
+        "focal": ipywidgets.FloatSlider(700, min=300, max=1000, step=20, description="f (px)", layout=layout),
+        "X": float_slider(1.0, -2.0, 2.0, "X (m)"),
+        "Z": ipywidgets.FloatSlider(10, min=5, max=20, step=0.5, description="Z (m)", layout=layout),
+    }
+    live(*sliders.values())
+    return Panel(draw, sliders)

@@ -39,13 +39,28 @@ def test_views_panel_at_the_true_shift_shows_no_difference(tmp_path):
     for path, values in zip(paths, (wide[:, :80], wide[:, 10:]), strict=True):
         Image.fromarray(values).save(path)
     panel = widgets.views_panel([kitti.Pair(tmp_path, *paths)])
-    height = panel.image().height // 2
+    below = 16 + 2 * widgets.LINE  # the second row of tiles, each 16 px tall under its title
 
     def darkest(image):  # of the difference, the fourth tile
-        return np.asarray(image)[height + widgets.LINE :, 80:].max()
+        return np.asarray(image)[below : below + 16, 80:].max()
 
     assert darkest(panel.image(shift=10)) < darkest(panel.image(shift=9))
     assert darkest(panel.image(shift=10, rows=2)) > darkest(panel.image(shift=10))
+    assert all(slider.continuous_update for slider in panel.controls.values())
+
+
+def test_rays_panel_moves_with_every_slider_and_says_the_disparity(monkeypatch):
+    charts = []
+    chart = widgets.Chart
+    monkeypatch.setattr(widgets, "Chart", lambda *given: charts.append(given) or chart(*given))
+    panel = widgets.rays_panel()
+    title = charts[0][1][-1]
+    for name, value, disparity in (("Z", 14, 25.0), ("focal", 980, 35.0), ("baseline", 0.2, 14.0), ("X", -2, 14.0)):
+        before = bytes(panel.picture.value)
+        panel.controls[name].value = value
+        assert bytes(panel.picture.value) != before
+        assert panel.controls[name].continuous_update
+        assert f"= {disparity} px" in title.get_text()
 
 
 # --- 02 ---
