@@ -349,3 +349,23 @@ def rectification(
     bars.bar(list(shares), [100 * share for share in shares.values()], color="tab:blue", width=0.6)
     bars.set(title="found again in the right picture of", ylabel="% of the points", ylim=(0, 100))
     return figure
+
+
+# --- 03: what belongs together ------------------------------------------------------------------------------------
+
+
+def pairs(pictures: Sequence[tuple], titles: Sequence[str], names: tuple[str, str], width: float = 13.0) -> Figure:
+    """Pairs of pictures (H, W) in [0, 1], drawn in grey; each pair stands on a card of its own under its title.
+
+    `names` are written below the first and the second picture of every pair.
+    """
+    height = 0.45 * width / len(pictures) + 0.3 + 0.25 * max(title.count("\n") + 1 for title in titles)
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    places = figure.add_gridspec(1, len(pictures), wspace=0.08)
+    for place, both, title in zip(places, pictures, titles, strict=True):
+        card = figure.add_subfigure(place, facecolor="#e4e9f0")
+        card.suptitle(title, fontsize=12)
+        for axis, picture, name in zip(card.subplots(1, 2), both, names, strict=True):
+            axis.imshow(to_array(picture), cmap="gray", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[], xlabel=name)
+    return figure

@@ -1,4 +1,4 @@
-"""Classical stereo: disparity from both views by semi-global matching, the reference that sees what no network sees."""
+"""Classical stereo: disparity from both views by matching, the reference that sees what no network sees."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import importlib.util
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import kitti
+from . import depth, kitti, losses
 from .files import read_picture
 
 OPENCV = "opencv-python-headless==5.0.0.93"  # as in pyproject.toml, extra "sgm"
@@ -79,3 +80,35 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     widened = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in (left, right))
     pixels = matcher.compute(*widened)[:, furthest:].astype(np.float32) / 16
     return np.where(pixels < 1, 0, pixels)
+
+
+def search_disparity(left: Tensor, right: Tensor, reach: float = 0.19) -> Tensor:
+    """Left disparity (H, W), a fraction of the width, of views (1, 3, H, W): for each pixel the shift that fits best.
+
+    All whole shifts up to `reach` of the width are tried; the cost of one is `losses.photometric_error`, the mean over
+    5x5 pixels. This is notebook 03's search: no smoothness, so textureless surfaces get any value.
+    """
+    height, width = left.shape[-2:]
+    costs = []
+    for shift in range(int(reach * width)):
+        fetched = losses.warp(right, torch.full((1, 1, height, width), -shift / width))
+        error = losses.photometric_error(left, fetched)
+        costs.append(F.avg_pool2d(error, 5, stride=1, padding=2, count_include_pad=False)[0, 0])
+    return torch.stack(costs).argmin(0) / width
+
+
+def reference_disparity(pair: kitti.Pair, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, str]:
+    """What a pair's left disparity is compared with, at the size of its views: map (H, W), known (H, W), its name.
+
+    With ground truth it is the true disparity. The gaps of a sparse one, a laser's, are filled by `search_disparity`;
+    they are not `known`. Without ground truth the search stands in for it everywhere.
+    """
+    if not pair.truth:
+        searched = search_disparity(left, right)
+        return searched, torch.ones_like(searched, dtype=torch.bool), "searched disparity (no truth here)"
+    size = left.shape[-2], left.shape[-1]
+    true = pair.calibration.focal_baseline * depth.mean_inverse_depth([torch.from_numpy(pair.ground_truth())], size)
+    known = true > 0
+    if known.float().mean() < 0.9:
+        true = torch.where(known, true, search_disparity(left, right))
+    return true, known, "true disparity"

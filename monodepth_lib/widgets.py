@@ -12,10 +12,12 @@ import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import ipyevents
 import ipywidgets
 import numpy as np
 import torch
-import torch.nn.functional as F
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
@@ -74,6 +76,19 @@ class Panel(ipywidgets.VBox):
         """The pictures at some positions of one control, for print: GitHub and PDF show no sliders."""
         images = [self.image(**{control: position}) for position in positions]
         return plots.grid(images, titles or [f"{control} {position}" for position in positions], columns, width=12)
+
+    def move(self, **values) -> None:
+        """Sets several controls at once: one new picture."""
+        controls = [self.controls[name] for name in values]
+        for control in controls:
+            control.unobserve(self.update, names="value")
+        try:
+            for control, value in zip(controls, values.values(), strict=True):
+                control.value = value
+        finally:
+            for control in controls:
+                control.observe(self.update, names="value")
+        self.update()
 
 
 def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.IntSlider:
@@ -178,15 +193,78 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
 # --- 03 ---
 
 
+class Chart:
+    """A figure laid out once, of which only the `moving` artists are drawn anew: some milliseconds a picture."""
+
+    def __init__(self, figure: Figure, moving: Sequence[Artist]):
+        self.moving = moving
+        for artist in moving:
+            artist.set_animated(True)  # left out of the background
+        self.canvas = FigureCanvasAgg(figure)
+        self.canvas.draw()
+        figure.set_layout_engine("none")
+        self.background = self.canvas.copy_from_bbox(figure.bbox)
+
+    def image(self) -> Image.Image:
+        self.canvas.restore_region(self.background)
+        for artist in self.moving:
+            artist.draw(self.canvas.get_renderer())
+        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3].copy())
+
+
+def live(*sliders: ipywidgets.ValueWidget) -> None:
+    """These sliders answer while they are dragged: for panels that draw in less than 0.15 s."""
+    for slider in sliders:
+        slider.continuous_update = True
+
+
+def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] | None]) -> None:
+    """A click on the panel's picture, and the pointer dragged over it, move controls; everything happens offline.
+
+    `place(x, y)`, in px of the picture, says which controls get which values, or None where there is nothing to pick.
+    """
+
+    def heard(event: dict) -> None:
+        if event["type"] == "mousemove" and not event.get("buttons"):
+            return
+        values = place(event["dataX"], event["dataY"])
+        if values:
+            panel.move(**values)
+
+    look = {"source": panel.picture, "prevent_default_action": True}  # a browser would drag the picture away
+    click = ipyevents.Event(watched_events=["mousedown"], **look)
+    drag = ipyevents.Event(watched_events=["mousemove"], throttle_or_debounce="throttle", wait=120, **look)
+    for event in (click, drag):
+        event.on_dom_event(heard)
+    panel.pointer = click, drag
+
+
+def framed(image: Image.Image, box: tuple[float, float, float, float], line: float | None = None) -> Image.Image:
+    """The picture with a frame around `box` (left, top, right, bottom in px) and a level line at `line` px from above."""
+    marked = image.copy()
+    pen = ImageDraw.Draw(marked)
+    left, top, right, bottom = box
+    for colour, thick, far in (("black", 4, 3), ("white", 2, 2)):
+        if line is not None:
+            pen.line([(0, line), (image.width, line)], fill=colour, width=thick - 1)
+        pen.rectangle((left - far, top - far, right + far, bottom + far), outline=colour, width=thick)
+    inside = max(round(left), 0), max(round(top), 0), min(round(right), image.width), min(round(bottom), image.height)
+    if line is not None and inside[0] < inside[2]:
+        marked.paste(image.crop(inside), inside[:2])  # the line ends at the frame
+    return marked
+
+
 @plots.styled
 def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | None = None, limit: int = 80) -> Panel:
-    """(03) The right view fetched `shift` px further left, every pixel alike: does it look like the left view?
+    """(03) A rectangle of the left view is rebuilt from the right view, `shift` px further left: does it fit?
 
     Views are (1, 3, H, W), `truth` (H, W) the true disparity as a fraction of the width, 0 unknown. Sliders: `shift`,
-    0 to `limit` px; `row` and `column` of a cross-hair, whose cost (mean of 5 x 5 pixels) is drawn over all shifts.
+    0 to `limit` px; `row` and `column` of the rectangle's middle and its `size`, px. A click or a drag on a picture
+    moves the rectangle, a click on the curve the shift. The curve is the mean cost of the rectangle's pixels.
     """
     height, width = left.shape[-2:]
     size = WIDTH // 2, round(WIDTH / 2 * height / width)
+    enlarged = size[0] / width
 
     def fetch(shift: int) -> torch.Tensor:
         return losses.warp(right, torch.full((1, 1, height, width), -shift / width))
@@ -199,8 +277,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
         residual = (left - estimate).abs().mean(1, keepdim=True)
         dissimilarity = losses.photometric_error(left, estimate, ssim_weight=1.0)
         residuals[shift], dissimilar[shift] = residual[0, 0], dissimilarity[0, 0]
-        cost = 0.85 * dissimilarity + 0.15 * residual  # losses.pixel_cost, without computing SSIM twice
-        costs[shift] = F.avg_pool2d(cost, 5, 1, 2, count_include_pad=False)[0, 0]
+        costs[shift] = (0.85 * dissimilarity + 0.15 * residual)[0, 0]  # photometric_error, with SSIM computed once
 
     bars = Image.new("RGB", (WIDTH, 2 * 16 + 10), "white")
     for place, (label, high) in enumerate((("residual", 0.5), ("SSIM cost", 1.0))):
@@ -208,42 +285,81 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
         bars.paste(plots.scale_bar(ticks, WIDTH // 2, label, "cividis", 16), (place * WIDTH // 2, 0))
     figure = Figure(figsize=(WIDTH / DPI, 2.3), dpi=DPI, layout="constrained")
     curve = figure.subplots()
-    (line,) = curve.plot(range(limit + 1), costs[:, 0, 0], color="tab:blue", linewidth=2, label="cost at the cross")
+    (line,) = curve.plot(range(limit + 1), costs[:, 0, 0], color="tab:blue", linewidth=2, label="cost")
     here = curve.axvline(0, color="black", linestyle="--", label="this shift")
     best = curve.axvline(0, color="tab:orange", linestyle=":", linewidth=3, label="lowest")
     true = curve.axvline(0, color="tab:green", linestyle="-.", linewidth=2, label="truth")
-    curve.set(xlabel=f"shift (px of {width})", ylabel="cost", xlim=(0, limit), ylim=(0, 0.6), title="cost")
+    words = curve.set_title("cost")
+    curve.set(xlabel=f"shift (px of {width})", ylabel="mean cost", xlim=(0, limit), ylim=(0, 0.6))
     handles = [line, here, best] + [true] * (truth is not None)
     curve.legend(handles=handles, ncols=4, loc="upper right", fontsize=10, columnspacing=1, handlelength=1.5)
-    plots.figure_image(figure)
-    figure.set_layout_engine("none")  # laid out once; a move changes what is in the axes
+    chart = Chart(figure, [line, here, best, true, words])
 
-    def draw(shift: int, row: int, column: int) -> Image.Image:
-        line.set_ydata(costs[:, row, column])
+    def coloured(values: torch.Tensor, high: float) -> Image.Image:
+        image = Image.fromarray(plots.colour_map(values, 0, high, "cividis"))
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+    def photograph(view: torch.Tensor) -> Image.Image:
+        image = Image.fromarray((255 * plots.to_array(view)).round().astype(np.uint8))
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+    def draw(shift: int, row: int, column: int, size: int) -> Image.Image:
+        if not (row < height and column < width):
+            raise IndexError(f"row {row}, column {column} lies outside the picture, {height} x {width}")
+        half = size // 2
+        rows, columns = slice(max(row - half, 0), row + half + 1), slice(max(column - half, 0), column + half + 1)
+        box = [enlarged * edge for edge in (columns.start, rows.start, columns.stop, rows.stop)]
+        moved = [box[0] - enlarged * shift, box[1], box[2] - enlarged * shift, box[3]]
+        level = enlarged * (row + 0.5)
+        rebuilt = left[0].clone()
+        rebuilt[:, rows, columns] = fetch(shift)[0, :, rows, columns]
+
+        cost = costs[:, rows, columns].mean((1, 2))
+        lowest = int(cost.argmin())
+        line.set_ydata(cost)
         here.set_xdata([shift, shift])
-        lowest = int(costs[:, row, column].argmin())
         best.set_xdata([lowest, lowest])
         known = truth is not None and float(truth[row, column]) > 0
         true.set_visible(known)
         if known:
             true.set_xdata([float(truth[row, column]) * width] * 2)  # type: ignore[index]
-        cost = float(costs[shift, row, column])
-        curve.set_title(f"row {row}, column {column}: cost {cost:.3f} at {shift} px, lowest at {lowest} px")
-        views = [(255 * plots.to_array(view[0])).round().astype(np.uint8) for view in (left, fetch(shift))]
-        maps = [plots.colour_map(m[shift], 0, high, "cividis") for m, high in ((residuals, 0.5), (dissimilar, 1.0))]
-        images = [Image.fromarray(image).resize(size, Image.Resampling.BILINEAR) for image in views + maps]
-        marked = [cross_hair(image, (row + 0.5) / height, (column + 0.5) / width) for image in images]
-        titles = ["left view", f"right, fetched {shift} px further left", "residual |left - fetched|", "(1 - SSIM) / 2"]
-        return tiles(marked, titles, [bars, plots.figure_image(figure)])
+        words.set_text(f"row {row}, column {column}: cost {cost[shift]:.3f} at {shift} px, lowest at {lowest} px")
+        tall_and_wide = box[0], box[1], box[2], box[3]
+        images = [
+            framed(photograph(rebuilt), tall_and_wide, level),
+            framed(photograph(right[0]), (moved[0], moved[1], moved[2], moved[3]), level),
+            framed(coloured(residuals[shift], 0.5), tall_and_wide),
+            framed(coloured(dissimilar[shift], 1.0), tall_and_wide),
+        ]
+        titles = ["left view, rectangle rebuilt", f"right view, fetched {shift} px further left"]
+        return tiles(images, [*titles, "residual |left - rebuilt|", "(1 - SSIM) / 2"], [bars, chart.image()])
 
-    return Panel(
+    panel = Panel(
         draw,
         {
             "shift": int_slider(0, 0, limit, "shift"),
             "row": int_slider(int(0.35 * height), 0, height - 1, "row"),
             "column": int_slider(int(0.9 * width), 0, width - 1, "column"),
+            "size": int_slider(min(25, height // 2 * 2 - 1), 5, min(61, height), "size"),
         },
     )
+    panel.controls["size"].step = 2
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        band, down = divmod(y, size[1] + LINE)
+        side, across = divmod(x, size[0])
+        if band < 2 and down >= LINE and side < 2:
+            behind = panel.controls["shift"].value if (band, side) == (0, 1) else 0  # picked in the right view
+            column = int(across / enlarged) + behind
+            return {"row": min(int((down - LINE) / enlarged), height - 1), "column": min(column, width - 1)}
+        if y > 2 * (size[1] + LINE) + bars.height:
+            shift = round(float(curve.transData.inverted().transform((x, 0))[0]))
+            return {"shift": shift} if 0 <= shift <= limit else None
+        return None
+
+    live(*panel.controls.values())
+    follow_pointer(panel, pick)
+    return panel
 
 
 @plots.styled
@@ -297,7 +413,7 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
         layout = ipywidgets.Layout(width="60%")
         return ipywidgets.SelectionSlider(
             options=[(f"{option:g}", option) for option in options], value=value, description=description,
-            continuous_update=False, layout=layout,
+            layout=layout,
         )  # fmt: skip
 
     weights = [0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
@@ -307,6 +423,57 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
             "alpha": steps([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
             "smoothness": steps(weights, 0.1, "smoothness"),
             "consistency": steps(weights, 1.0, "consistency"),
+        },
+    )
+
+
+def free_panel(
+    run: Callable[[float, losses.MonodepthLoss], torch.Tensor], truth: torch.Tensor, measure: Callable[..., dict]
+) -> Panel:
+    """(03) What `run(start, loss)`, a descent without a network, makes of the weights that the sliders set.
+
+    It returns both maps (1, 2, h, w); `measure` turns them into numbers by name; `truth` is (h, w), 0 unknown. Sliders:
+    `start`, the disparity that every pixel begins with; `alpha`, `smoothness`, `consistency`, the weights of the loss.
+    A run takes a second or more, so the sliders answer when they are let go; runs are kept.
+    """
+    high, width = float(truth[truth > 0].quantile(0.99)), truth.shape[-1]
+    size = WIDTH // 2, round(WIDTH / 2 * truth.shape[0] / width)
+
+    @lru_cache(maxsize=64)
+    def answer(start: float, alpha: float, smoothness: float, consistency: float) -> torch.Tensor:
+        return run(start, losses.MonodepthLoss(alpha, smoothness, consistency))
+
+    def draw(start: float, alpha: float, smoothness: float, consistency: float) -> Image.Image:
+        both = answer(start, alpha, smoothness, consistency)
+        error = (both[0, 0] - truth).abs() * width
+        shown = [plots.colour_map(truth, 0, high), plots.colour_map(both[0, 0], 0, high)]
+        off = plots.colour_map(error, 0, 10, "cividis")
+        off[(truth == 0).numpy()] = 150
+        shown += [plots.colour_map(both[0, 1], 0, high), off]
+        images = [Image.fromarray(array).resize(size, Image.Resampling.NEAREST) for array in shown]
+        ticks = [(round(place / 100 / high, 3), f"{place / 100:g}") for place in range(0, 31)]
+        bars = [plots.scale_bar(ticks, WIDTH, "disparity (of the width)", text=16)]
+        ticks = [(place / 10, f"{place} px") for place in range(0, 11, 2)]
+        bars.append(plots.scale_bar(ticks, WIDTH, f"error, of {width} px", "cividis", 16))
+        words = Image.new("RGB", (WIDTH, LINE), "white")
+        said = ",   ".join(f"{name} {value:.2f}" for name, value in measure(both).items())
+        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
+        titles = ["true left disparity", f"left map, from {start:g}", "right map", "error of the left map"]
+        return tiles(images, titles, [*bars, words])
+
+    def steps(options: list[float], value: float, description: str) -> ipywidgets.SelectionSlider:
+        return ipywidgets.SelectionSlider(
+            options=[(f"{option:g}", option) for option in options], value=value, description=description,
+            continuous_update=False, layout=ipywidgets.Layout(width="60%"),
+        )  # fmt: skip
+
+    return Panel(
+        draw,
+        {
+            "start": steps([0.01, 0.02, 0.03, 0.06, 0.1, 0.15], 0.03, "start"),
+            "alpha": steps([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
+            "smoothness": steps([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 0.1, "smoothness"),
+            "consistency": steps([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 1.0, "consistency"),
         },
     )
 
