@@ -416,3 +416,13 @@ def score_confidence(
         error = (pred.clamp(depth.MIN_DEPTH, protocol.cap) - gt).abs() / gt
         rows.append({"name": pair.name, "ause": depth.ause(error, sorted_by), "aurg": depth.aurg(error, sorted_by)})
     return rows
+
+
+def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
+    truth = torch.from_numpy(pair.ground_truth())
+    fraction = depth.resize_map(torch.as_tensor(np.array(disparity)), truth.shape)
+    predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
+    predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
+    truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)
+    return predicted, truth, (predicted - truth).abs() / truth

@@ -242,7 +242,7 @@ def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] 
 
 
 def framed(image: Image.Image, box: tuple[float, float, float, float], line: float | None = None) -> Image.Image:
-    """The picture with a frame around `box` (left, top, right, bottom in px) and a level line at `line` px from above."""
+    """The picture with a frame around `box` (left, top, right, bottom, px) and a level line `line` px from above."""
     marked = image.copy()
     pen = ImageDraw.Draw(marked)
     left, top, right, bottom = box
@@ -595,8 +595,8 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
-    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below; and switches for
-    `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
+    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below (a click or a drag
+    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
     """
     height, width = model.size  # type: ignore[misc]
     device = next(model.parameters()).device
@@ -675,7 +675,19 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
         "post_processing": ipywidgets.Checkbox(True, description="post-processing"),
         "error_map": ipywidgets.Checkbox(False, description="error map"),
     }
-    return Panel(draw, controls)
+    panel = Panel(draw, controls)
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        picture = read(controls["frame"].value)[0]
+        tall = round(416 * picture.height / picture.width)
+        band, down = divmod(y, tall + LINE)
+        if band > 1 or down < LINE:
+            return None
+        return {"row": int((down - LINE) / tall * height), "column": min(int(x % 416 / 416 * width), width - 1)}
+
+    live(controls["row"], controls["column"])
+    follow_pointer(panel, pick)
+    return panel
 
 
 # --- 07 ---
@@ -774,10 +786,10 @@ def uploaded(upload: ipywidgets.FileUpload, otherwise: str | Path, largest: int 
 
 
 def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal_px: float, centre_px=None) -> Panel:
-    """(00, 06) Two points A and B of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
+    """(00, 06) Two points of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
 
-    A click in either map moves the nearer point, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`, px of
-    the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre, its middle.
+    A click in either map moves the nearer of A and B, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`,
+    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre, its middle.
     """
     values = torch.as_tensor(np.array(metres))
     height, width = values.shape
