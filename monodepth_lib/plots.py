@@ -230,6 +230,25 @@ def from_above(
     return view
 
 
+def free_way(points: torch.Tensor, picture, distance: float | None = None, half_width: float = 1.0) -> Image.Image:
+    """`from_above` with the way straight ahead, `half_width` metres to either side, and a red line where it ends.
+
+    `distance` is how far it is free in metres; None, or what is no number, draws no end.
+    """
+    view = from_above(points, picture)
+    pen, pixels, bottom, middle = ImageDraw.Draw(view), 8, 400, 60 + 160
+    known = isinstance(distance, int | float | torch.Tensor) and 0 < float(distance) < 50
+    end = bottom - float(distance) * pixels if known else 0  # type: ignore[arg-type]
+    for side in (-half_width, half_width):
+        pen.line([(middle + side * pixels, bottom), (middle + side * pixels, end)], fill="blue", width=2)
+    if known:
+        pen.line([(middle - 40, end), (middle + 40, end)], fill="red", width=3)
+        words = f"{float(distance):.1f} m free"  # type: ignore[arg-type]
+        look = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(15)}
+        pen.text((middle + 46, end - 9), words, **look)
+    return view
+
+
 # --- the pipeline figure on top of every notebook -------------------------------------------------------------------
 
 # Its blocks: centre (x, y), width and height, title, words. The losses have two: what they compare, and how.

@@ -596,7 +596,8 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
     `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below (a click or a drag
-    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
+    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is
+    predicted once and kept.
     """
     height, width = model.size  # type: ignore[misc]
     device = next(model.parameters()).device
@@ -721,7 +722,9 @@ def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple
         ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(TEXT))
         return sheet
 
-    return Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    panel = Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    live(*panel.controls.values())
+    return panel
 
 
 # --- 07: points in space ---
@@ -749,9 +752,11 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
     return plot
 
 
-def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0) -> ipywidgets.VBox:
-    """(07) A button that opens `point_view` below itself, or says what is missing; before a click nothing is sent."""
-    button = ipywidgets.Button(description="Open the 3-D view", layout=ipywidgets.Layout(width="14em"))
+def point_button(
+    points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, label: str = "Open the 3-D view"
+) -> ipywidgets.VBox:
+    """(00, 07) A button that opens `point_view` below itself, or says what is missing; sent after a click."""
+    button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="20em"))
     box = ipywidgets.VBox([button])
 
     def opened(_button) -> None:
@@ -789,7 +794,8 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
     """(00, 06) Two points of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
 
     A click in either map moves the nearer of A and B, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`,
-    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre, its middle.
+    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre it is
+    the map's middle.
     """
     values = torch.as_tensor(np.array(metres))
     height, width = values.shape

@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from monodepth_lib import plots
 
@@ -95,3 +97,22 @@ def test_the_words_of_a_block_stay_inside_it():
             (text,) = [text for text in figure.axes[0].texts if text.get_text() == words]
             extents = box(text)
             assert extents[0] > left and extents[1] > low and extents[2] < right and extents[3] < high, words
+
+
+def test_the_way_ends_where_it_is_said_to():
+    points = torch.zeros(4, 8, 3)
+    picture = Image.new("RGB", (8, 4))
+    for distance, row in ((20.0, 400 - 160), (torch.tensor(10.0), 400 - 80)):
+        red = (np.asarray(plots.free_way(points, picture, distance)) == [255, 0, 0]).all(-1)
+        assert abs(red[:, 200].nonzero()[0].mean() - row) <= 1
+    for nothing in (None, ..., 70.0):
+        assert not (np.asarray(plots.free_way(points, picture, nothing)) == [255, 0, 0]).all(-1).any()
+
+
+def test_points_between_fill_a_surface_and_no_gap_between_two():
+    points = torch.ones(6, 8, 3) * 10
+    points[:, 4:] = 30
+    dense = plots.between(points, 4)
+    assert dense.shape == (24, 32, 3)
+    assert set(dense[..., 2].unique().tolist()) == {0.0, 10.0, 30.0}
+    assert (dense[:, 12:20, 2] == 0).all()  # nothing in the air between 10 m and 30 m
