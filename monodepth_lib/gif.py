@@ -114,7 +114,7 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
     return len(xyz)
 
 
-def preview(path: str | Path, most_bytes: int = 160_000) -> bytes:
+def preview(path: str | Path, most_bytes: int = 100_000) -> bytes:
     """A written gif made small enough to travel within a notebook: fewer frames, pixels and colours, the same time.
 
     The first of some reductions that fits into `most_bytes` is taken; else the last and smallest.
@@ -129,7 +129,7 @@ def preview(path: str | Path, most_bytes: int = 160_000) -> bytes:
     for step, share in ((1, 1.0), (2, 0.6), (2, 0.5), (3, 0.5), (3, 0.4), (4, 0.4), (6, 0.4), (6, 0.3), (8, 0.25)):
         width, height = (max(1, round(share * side)) for side in frames[0].size)
         small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames[::step]]
-        first, *others = [frame.quantize(64, dither=Image.Dither.NONE) for frame in small]
+        first, *others = [frame.quantize(32, dither=Image.Dither.NONE) for frame in small]
         buffer = io.BytesIO()
         first.save(buffer, "GIF", save_all=True, append_images=others, duration=step * milliseconds, loop=0)
         if buffer.tell() <= most_bytes:
