@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import checkpoints, data, depth, gif, kitti, losses, networks, plots, testing, transforms
+from . import checkpoints, data, depth, files, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -530,14 +531,14 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8)).resize(size)
     ticks = [(share / 4, f"{share / 4 * high:.3f}") for share in range(5)]
     bar = plots.scale_bar(ticks, WIDTH, "disparity (fraction of the width)", text=18)
-    chart, places = curves_chart(curves, epochs[0], epochs[-1])
+    chart, places, foot = curves_chart(curves, epochs[0], epochs[-1])
 
     def draw(epoch: int) -> Image.Image:
         kept = max(known for known in epochs if known <= epoch)
         coloured = Image.fromarray(plots.colour_map(snapshots[kept], 0, high)).resize(size, Image.Resampling.NEAREST)
         marked = chart.copy()
         pen, x = ImageDraw.Draw(marked), places[epoch]
-        pen.line([(x, 0), (x, chart.height)], fill="black", width=2)
+        pen.line([(x, 0), (x, foot)], fill="black", width=2)
         return tiles([picture, coloured], ["the picture", f"disparity after epoch {kept}"], [bar, marked], columns=1)
 
     slider = int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")
@@ -545,8 +546,10 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     return Panel(draw, {"epoch": slider})
 
 
-def curves_chart(curves: dict[str, dict[int, float]], first: int, last: int) -> tuple[Image.Image, dict[int, float]]:
-    """One chart of up to two curves over the epochs, `WIDTH` px wide, and the column of each epoch in it."""
+def curves_chart(
+    curves: dict[str, dict[int, float]], first: int, last: int
+) -> tuple[Image.Image, dict[int, float], float]:
+    """One chart of up to two curves over the epochs, `WIDTH` px wide; the column of each epoch, and where it ends."""
     figure = Figure(figsize=(WIDTH / DPI, 2.1), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     looks = (("tab:blue", "o-"), ("tab:green", "s--"))
@@ -557,14 +560,17 @@ def curves_chart(curves: dict[str, dict[int, float]], first: int, last: int) -> 
         lines += scale.plot(list(curve), list(curve.values()), style, color=colour, markersize=4, label=name)
         scale.set_ylabel(name, color=colour, fontsize=10)
         scale.set_yscale("log")
-        scale.yaxis.set_major_formatter("{x:g}")
-        scale.yaxis.set_minor_formatter("")
+        limits = scale.get_ylim()
+        ticks = [tick for tick in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 5) if limits[0] <= tick <= limits[1]]
+        scale.set_yticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=10)
+        scale.minorticks_off()
     axis.set(xlabel="epoch", xlim=(first - 0.5, last + 0.5))
     axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.3)
     axis.legend(handles=lines, fontsize=10, loc="upper right")
     drawn = plots.figure_image(figure)
-    return drawn, {epoch: float(axis.transData.transform((epoch, 1.0))[0]) for epoch in range(first, last + 1)}
+    places = {epoch: float(axis.transData.transform((epoch, 1.0))[0]) for epoch in range(first, last + 1)}
+    return drawn, places, drawn.height - float(axis.bbox.y0)
 
 
 class LiveCurve(ipywidgets.VBox):
@@ -635,8 +641,9 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
-    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below; and switches for
-    `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
+    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below (a click or a drag
+    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is
+    predicted once and kept.
     """
     height, width = model.size  # type: ignore[misc]
     device = next(model.parameters()).device
@@ -715,7 +722,19 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
         "post_processing": ipywidgets.Checkbox(True, description="post-processing"),
         "error_map": ipywidgets.Checkbox(False, description="error map"),
     }
-    return Panel(draw, controls)
+    panel = Panel(draw, controls)
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        picture = read(controls["frame"].value)[0]
+        tall = round(416 * picture.height / picture.width)
+        band, down = divmod(y, tall + LINE)
+        if band > 1 or down < LINE:
+            return None
+        return {"row": int((down - LINE) / tall * height), "column": min(int(x % 416 / 416 * width), width - 1)}
+
+    live(controls["row"], controls["column"])
+    follow_pointer(panel, pick)
+    return panel
 
 
 # --- 07 ---
@@ -749,7 +768,9 @@ def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple
         ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(TEXT))
         return sheet
 
-    return Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    panel = Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    live(*panel.controls.values())
+    return panel
 
 
 # --- 07: points in space ---
@@ -760,12 +781,12 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
 
     It starts a little behind and above the camera. Points of unknown depth and beyond `furthest` metres are left out;
     a point is twice as wide as its pixel's share of the surface, so that a wall ahead has no holes. Works without the
-    internet. Raises ImportError when the extra `3d` is missing.
+    internet. Raises ImportError when k3d is missing.
     """
     try:
         import k3d
     except ImportError as error:
-        raise ImportError(f'the 3-D view needs the extra "3d" ({error}): pip install -e ".[3d]"') from error
+        raise ImportError(f"the 3-D view needs k3d ({error}): pip install -r requirements.txt") from error
     xyz, rgb = depth.viewer_points(points, colours, furthest)
     spread = np.ptp(xyz[:, 0] / xyz[:, 2]) / max(points.shape[1] - 1, 1)  # 1/f: from one pixel's ray to the next
     packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
@@ -777,9 +798,11 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
     return plot
 
 
-def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0) -> ipywidgets.VBox:
-    """(07) A button that opens `point_view` below itself, or says what is missing; before a click nothing is sent."""
-    button = ipywidgets.Button(description="Open the 3-D view", layout=ipywidgets.Layout(width="14em"))
+def point_button(
+    points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, label: str = "Open the 3-D view"
+) -> ipywidgets.VBox:
+    """(00, 07) A button that opens `point_view` below itself, or says what is missing; sent after a click."""
+    button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="20em"))
     box = ipywidgets.VBox([button])
 
     def opened(_button) -> None:
@@ -851,3 +874,90 @@ def rays_panel(width: int = 1242) -> Panel:
     }
     live(*sliders.values())
     return Panel(draw, sliders)
+
+
+# --- 00 and 06: two points and the distance between them ----------------------------------------------------------
+
+
+def uploaded(upload: ipywidgets.FileUpload, otherwise: str | Path, largest: int = 1248) -> Image.Image:
+    """(00) The picture given to an upload button, else the file `otherwise`; made smaller where it is huge.
+
+    Its longer side has at most `largest` px. Raises ValueError for what is no picture.
+    """
+    if upload.value:
+        given = upload.value[0]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(given["name"]).name
+            path.write_bytes(given["content"])
+            picture = data.read_picture(path)
+    else:
+        picture = data.read_picture(files.project_path(otherwise))
+    picture.thumbnail((largest, largest))
+    return picture
+
+
+def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal_px: float, centre_px=None) -> Panel:
+    """(00, 06) Two points of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
+
+    A click in either map moves the nearer of A and B, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`,
+    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre it is
+    the map's middle.
+    """
+    values = torch.as_tensor(np.array(metres))
+    height, width = values.shape
+    focal, centre = depth.scale_camera(focal_px, centre_px, width, (height, width))
+    points = depth.point_cloud(values, focal, centre)
+    scale = WIDTH // 2 / width
+    size = WIDTH // 2, round(height * scale)
+    far = min(float(values.flatten()[:: max(1, values.numel() // 10000)].quantile(0.9)), depth.MAX_DEPTH)
+    coloured = Image.fromarray(plots.colour_map(values, 0, far, "magma_r")).resize(size, Image.Resampling.BILINEAR)
+    shown = [picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), coloured]
+    step = next(step for step in (1, 2, 5, 10, 20) if far / step <= 10)
+    bar = plots.scale_bar([(z / far, f"{z} m") for z in range(0, int(far) + 1, step)], WIDTH, "depth", "magma_r", 16)
+
+    def marked(image: Image.Image, places: dict[str, tuple[float, float]]) -> Image.Image:
+        image = image.copy()
+        pen, font = ImageDraw.Draw(image), plots.text_font(TEXT)
+        for colour, thick in (("black", 5), ("white", 2)):
+            pen.line(list(places.values()), fill=colour, width=thick)
+        for name, (x, y) in places.items():
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill="white", outline="black", width=2)
+            look = {"fill": "white", "stroke_width": 3, "stroke_fill": "black", "font": font}
+            beside = (x + 8, y - 26) if x < image.width - 30 else (x - 26, y - 26)
+            pen.text((beside[0], max(beside[1], 0)), name, **look)
+        return image
+
+    def draw(a_row: int, a_column: int, b_row: int, b_column: int) -> Image.Image:
+        places = {"A": (a_row, a_column), "B": (b_row, b_column)}
+        dots = {name: (scale * (column + 0.5), scale * (row + 0.5)) for name, (row, column) in places.items()}
+        depths = [f"{name}: {float(values[place]):.1f} m ahead" for name, place in places.items()]
+        apart = float((points[places["A"]] - points[places["B"]]).norm())
+        words = Image.new("RGB", (WIDTH, LINE), "white")
+        said = ",   ".join([*depths, f"from A to B: {apart:.1f} m"])
+        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
+        return tiles([marked(image, dots) for image in shown], ["the picture", "depth"], [words, bar])
+
+    panel = Panel(
+        draw,
+        {
+            "a_row": int_slider(height * 2 // 3, 0, height - 1, "A: row"),
+            "a_column": int_slider(width // 4, 0, width - 1, "A: column"),
+            "b_row": int_slider(height * 2 // 3, 0, height - 1, "B: row"),
+            "b_column": int_slider(width * 3 // 4, 0, width - 1, "B: column"),
+        },
+    )
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        column, row = int(x % size[0] / scale), int((y - LINE) / scale)
+        if not (0 <= row < height and 0 <= column < width):
+            return None
+        control = {name: slider.value for name, slider in panel.controls.items()}
+        away = {
+            name: (control[f"{name}_row"] - row) ** 2 + (control[f"{name}_column"] - column) ** 2 for name in ("a", "b")
+        }
+        name = min(away, key=lambda one: away[one])
+        return {f"{name}_row": row, f"{name}_column": column}
+
+    live(*panel.controls.values())
+    follow_pointer(panel, pick)
+    return panel
