@@ -254,7 +254,7 @@ def free_way(points: torch.Tensor, picture, distance: float | None = None, half_
     if known:
         pen.line([(middle - 40, end), (middle + 40, end)], fill="red", width=3)
         words = f"{float(distance):.1f} m free"  # type: ignore[arg-type]
-        look = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(15)}
+        look: dict[str, Any] = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(15)}
         pen.text((middle + 46, end - 9), words, **look)
     return view
 
