@@ -530,14 +530,14 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8)).resize(size)
     ticks = [(share / 4, f"{share / 4 * high:.3f}") for share in range(5)]
     bar = plots.scale_bar(ticks, WIDTH, "disparity (fraction of the width)", text=18)
-    chart, places = curves_chart(curves, epochs[0], epochs[-1])
+    chart, places, foot = curves_chart(curves, epochs[0], epochs[-1])
 
     def draw(epoch: int) -> Image.Image:
         kept = max(known for known in epochs if known <= epoch)
         coloured = Image.fromarray(plots.colour_map(snapshots[kept], 0, high)).resize(size, Image.Resampling.NEAREST)
         marked = chart.copy()
         pen, x = ImageDraw.Draw(marked), places[epoch]
-        pen.line([(x, 0), (x, chart.height)], fill="black", width=2)
+        pen.line([(x, 0), (x, foot)], fill="black", width=2)
         return tiles([picture, coloured], ["the picture", f"disparity after epoch {kept}"], [bar, marked], columns=1)
 
     slider = int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")
@@ -545,8 +545,10 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     return Panel(draw, {"epoch": slider})
 
 
-def curves_chart(curves: dict[str, dict[int, float]], first: int, last: int) -> tuple[Image.Image, dict[int, float]]:
-    """One chart of up to two curves over the epochs, `WIDTH` px wide, and the column of each epoch in it."""
+def curves_chart(
+    curves: dict[str, dict[int, float]], first: int, last: int
+) -> tuple[Image.Image, dict[int, float], float]:
+    """One chart of up to two curves over the epochs, `WIDTH` px wide; the column of each epoch, and where it ends."""
     figure = Figure(figsize=(WIDTH / DPI, 2.1), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     looks = (("tab:blue", "o-"), ("tab:green", "s--"))
@@ -557,14 +559,17 @@ def curves_chart(curves: dict[str, dict[int, float]], first: int, last: int) -> 
         lines += scale.plot(list(curve), list(curve.values()), style, color=colour, markersize=4, label=name)
         scale.set_ylabel(name, color=colour, fontsize=10)
         scale.set_yscale("log")
-        scale.yaxis.set_major_formatter("{x:g}")
-        scale.yaxis.set_minor_formatter("")
+        limits = scale.get_ylim()
+        ticks = [tick for tick in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 5) if limits[0] <= tick <= limits[1]]
+        scale.set_yticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=10)
+        scale.minorticks_off()
     axis.set(xlabel="epoch", xlim=(first - 0.5, last + 0.5))
     axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.3)
     axis.legend(handles=lines, fontsize=10, loc="upper right")
     drawn = plots.figure_image(figure)
-    return drawn, {epoch: float(axis.transData.transform((epoch, 1.0))[0]) for epoch in range(first, last + 1)}
+    places = {epoch: float(axis.transData.transform((epoch, 1.0))[0]) for epoch in range(first, last + 1)}
+    return drawn, places, drawn.height - float(axis.bbox.y0)
 
 
 class LiveCurve(ipywidgets.VBox):

@@ -287,15 +287,15 @@ def test_panels_that_only_look_up_drag_live_and_move_fast(panel):
     assert min(took) < 0.15
 
 
-def test_the_line_of_the_epochs_panel_stands_at_its_epoch():
-    maps = {epoch: torch.full((16, 48), 0.05) for epoch in (0, 10)}
-    panel = widgets.epochs_panel(torch.rand(3, 16, 48), maps, {"loss": {0: 1.0, 5: 0.7, 10: 0.5}})
-    columns = []
-    for epoch in (0, 5, 10):
-        strip = np.asarray(panel.image(epoch=epoch).convert("L"))[-200:]
-        columns.append(float((strip < 40).all(axis=0).nonzero()[0].mean()))
-    assert columns[0] < columns[1] < columns[2]
-    assert columns[1] - columns[0] == pytest.approx(columns[2] - columns[1], abs=2)
+def test_the_chart_below_the_epochs_panel_says_where_each_epoch_stands():
+    chart, places, foot = widgets.curves_chart({"loss": {0: 1.0, 5: 0.7, 10: 0.5}}, 0, 10)
+    assert list(places) == list(range(11))
+    assert np.diff(list(places.values())) == pytest.approx(places[1] - places[0], abs=1e-6)
+    assert 0 < places[0] < places[10] < chart.width
+    assert 0 < foot < chart.height
+    # where the curve begins and ends it has left its colour
+    blue = (np.asarray(chart).astype(int) * [-1, -1, 2]).sum(-1)[: int(foot)] > 100
+    assert blue[:, round(places[0])].any() and blue[:, round(places[10])].any()
 
 
 def test_the_live_curve_draws_what_a_run_has_written(tmp_path, capsys):
