@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterable
 from itertools import pairwise
@@ -111,3 +112,27 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
     with atomic_write(Path(path)) as partial:
         partial.write_bytes("\n".join([*header, "end_header\n"]).encode("ascii") + vertices.tobytes())
     return len(xyz)
+
+
+def preview(path: str | Path, most_bytes: int = 100_000) -> bytes:
+    """A written gif made small enough to travel within a notebook: fewer frames, pixels and colours, the same time.
+
+    The first of some reductions that fits into `most_bytes` is taken; else the last and smallest.
+    """
+    with Image.open(path) as film:
+        count: int = film.n_frames  # type: ignore[attr-defined]
+        every = -(-count // 48)  # of a long film, at most 48 frames are held in memory
+        frames = []
+        for number in range(0, count, every):
+            film.seek(number)
+            frames.append(film.convert("RGB"))
+        milliseconds = every * film.info.get("duration", 100)
+    for step, share in ((1, 1.0), (2, 0.6), (2, 0.5), (3, 0.5), (3, 0.4), (4, 0.4), (6, 0.4), (6, 0.3), (8, 0.25)):
+        width, height = (max(1, round(share * side)) for side in frames[0].size)
+        small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames[::step]]
+        first, *others = [frame.quantize(32, dither=Image.Dither.NONE) for frame in small]
+        buffer = io.BytesIO()
+        first.save(buffer, "GIF", save_all=True, append_images=others, duration=step * milliseconds, loop=0)
+        if buffer.tell() <= most_bytes:
+            break
+    return buffer.getvalue()

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -185,6 +186,20 @@ def scale_bar(
     return bar
 
 
+def between(points: torch.Tensor, times: int, apart: float = 1.15) -> torch.Tensor:
+    """Points (H, W, 3) with others between them, (times·H, times·W, 3): a surface seen from above has no gaps.
+
+    Only neighbours whose depths differ by less than a factor of `apart` are of one surface; elsewhere Z is 0, unknown.
+    """
+    maps = points.permute(2, 0, 1)[None]
+    dense = F.interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    z = maps[:, 2:]
+    padded = F.pad(z, (1, 1, 1, 1), mode="replicate")
+    low, high = -F.max_pool2d(-padded, 3, stride=1), F.max_pool2d(padded, 3, stride=1)
+    one_surface = ((low > 0) & (high < apart**2 * low)).float()
+    return dense * F.interpolate(one_surface, scale_factor=times, mode="nearest")[0, 0, :, :, None]
+
+
 def from_above(
     points: torch.Tensor, picture, ahead: float = 50.0, sideways: float = 20.0, pixels: int = 8, highest: float = 3.0
 ) -> Image.Image:
@@ -192,23 +207,25 @@ def from_above(
 
     Drawn are points up to `ahead` metres before and `sideways` metres beside the camera, and at most `highest` metres
     above it (no roofs of leaves, no sky), `pixels` to the metre, with a line every 10 m. Higher ones cover lower ones.
+    Gaps within a surface are filled (`between`).
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
+    points = between(points.detach().cpu().float(), 4)
     tall, wide = points.shape[:2]
     colours = np.asarray(image.convert("RGB").resize((wide, tall), Image.Resampling.BILINEAR)).reshape(-1, 3)
-    x, y, z = points.detach().cpu().float().reshape(-1, 3).numpy().T
+    x, y, z = points.reshape(-1, 3).numpy().T
     keep = (z > 0) & (z < ahead) & (np.abs(x) < sideways) & (y > -highest)
     order = np.flatnonzero(keep)
     order = order[np.argsort(-y[order], kind="stable")]  # Y points down: the highest come last and stay on top
     column = ((x[order] + sideways) * pixels).astype(int)
     row = ((ahead - z[order]) * pixels).astype(int)
     height, width, margin, font = round(ahead * pixels), round(2 * sideways * pixels), 60, text_font(13)
-    ground = np.full((height, width, 3), 25, np.uint8)
+    ground = np.full((height, width, 3), 225, np.uint8)
     tens = np.arange(10, max(ahead, 2 * sideways), 10)
-    ground[((ahead - tens[tens < ahead]) * pixels).astype(int)] = 90
+    ground[((ahead - tens[tens < ahead]) * pixels).astype(int)] = 160
     for ten in tens[tens < sideways]:
-        ground[:, [round((sideways - ten) * pixels), round((sideways + ten) * pixels)]] = 60
-    ground[:, width // 2] = 90
+        ground[:, [round((sideways - ten) * pixels), round((sideways + ten) * pixels)]] = 190
+    ground[:, width // 2] = 160
     for right in (1, 0):  # a point is 2 x 2 dots, so that near surfaces do not fall apart
         for down in (1, 0):
             ground[np.minimum(row + down, height - 1), np.minimum(column + right, width - 1)] = colours[order]
@@ -220,6 +237,25 @@ def from_above(
     for metres in (-sideways / 2, 0, sideways / 2):
         place = margin + width / 2 + metres * pixels
         pen.text((place, height + 4), f"{metres:+.0f} m" if metres else "camera", fill="black", font=font, anchor="mt")
+    return view
+
+
+def free_way(points: torch.Tensor, picture, distance: float | None = None, half_width: float = 1.0) -> Image.Image:
+    """`from_above` with the way straight ahead, `half_width` metres to either side, and a red line where it ends.
+
+    `distance` is how far it is free in metres; None, or what is no number, draws no end.
+    """
+    view = from_above(points, picture)
+    pen, pixels, bottom, middle = ImageDraw.Draw(view), 8, 400, 60 + 160
+    known = isinstance(distance, int | float | torch.Tensor) and 0 < float(distance) < 50
+    end = bottom - float(distance) * pixels if known else 0  # type: ignore[arg-type]
+    for side in (-half_width, half_width):
+        pen.line([(middle + side * pixels, bottom), (middle + side * pixels, end)], fill="blue", width=2)
+    if known:
+        pen.line([(middle - 40, end), (middle + 40, end)], fill="red", width=3)
+        words = f"{float(distance):.1f} m free"  # type: ignore[arg-type]
+        look: dict[str, Any] = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(15)}
+        pen.text((middle + 46, end - 9), words, **look)
     return view
 
 

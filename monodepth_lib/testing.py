@@ -24,6 +24,7 @@ from .data import pick_device, to_device, write_npy_header
 from .depth import Protocol
 from .fast import faster_prediction
 from .files import atomic_write
+from .losses import warp
 from .networks import Monodepth
 
 REFERENCE_IMAGES = 200  # about as many are enough for a mean
@@ -243,6 +244,7 @@ class Report:
     standard_deviations: list[dict] = field(default_factory=list)
     by_distance: list[dict] = field(default_factory=list)
     per_image: list[dict] = field(default_factory=list)
+    confidence: dict = field(default_factory=dict)  # AUSE and AURG of the flipped answer, means over the images
     settings: dict = field(default_factory=dict)
 
     def text(self) -> str:
@@ -260,6 +262,9 @@ class Report:
             bands = [band for band in self.by_distance if (band["from"], band["to"]) == (low, high)]
             counts = f"{bands[0]['pixels']} pixels in {bands[0]['images']} images"
             parts.append(table(bands, f"{low:g} to {high:g} m, {counts}"))
+        if self.confidence:
+            said = "confidence by the flipped answer, on Abs Rel: AUSE {ause:.3f} (lower is better, 0 the best), "
+            parts.append((said + "AURG {aurg:.3f} (higher is better, 0 is chance)").format(**self.confidence))
         if self.notes:
             parts.append("\n".join(f"note: {note}" for note in self.notes))
         return "\n\n".join(parts)
@@ -381,3 +386,66 @@ def known_disparity(pair: kitti.Pair, size: tuple[int, int]) -> Tensor:
         truth = torch.from_numpy(pair.ground_truth())
         values = torch.where(truth > 0, pair.calibration.focal_baseline / truth.clamp(min=depth.MIN_DEPTH), 0.0)
     return torch.nn.functional.interpolate(values[None, None].float(), size, mode="nearest")[0, 0]
+
+
+# --- confidence: where the network contradicts itself -----------------------------------------------------------------
+
+
+def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
+    """|d - d'| of maps (..., h, w): the answer d to the picture, and d' to its mirror image, turned back.
+
+    d' is worked out from `post_process`'s blend, d_pp = d + w·(d' - d) with w = m_l + (1 - m_l - m_r) / 2. On the right
+    border d' has no share in it (w = 0): the last column with w of 1/4 or more stands in.
+    """
+    width = plain.shape[-1]
+    x = torch.linspace(0, 1, width, device=plain.device)
+    left = 1 - (20 * (x - 0.05)).clamp(0, 1)
+    share = left + (1 - left - left.flip(0)) / 2
+    last = int((share >= 0.25).nonzero().max())
+    apart = (post_processed - plain).abs() / share.clamp(min=0.25)
+    return apart[..., torch.arange(width).clamp(max=last)]
+
+
+def left_right_disagreement(maps: Tensor) -> Tensor:
+    """|d_l(x) - d_r(x - d_l(x))| of a network's output (N, 2, h, w): (N, h, w), fractions of the width.
+
+    The right map is fetched where the left one points, as in the consistency loss: both should say the same.
+    """
+    left, right = maps[:, :1], maps[:, 1:]
+    return (left - warp(right, -left))[:, 0].abs()
+
+
+def score_confidence(
+    pairs: Sequence[kitti.Pair],
+    disparities: Iterable[np.ndarray | Tensor],
+    uncertainties: Iterable[np.ndarray | Tensor],
+    protocol: Protocol = Protocol(),  # noqa: B008  (it is frozen)
+) -> list[dict]:
+    """AUSE and AURG of each pair that has ground truth, on |error| / depth: rows with `name`, `ause`, `aurg`.
+
+    Both maps are (h, w), one a pair. `uncertainties` are disagreements of disparities; in metres, and as a share of the
+    depth, the same doubt is |Δd| / d, and that is what pixels are sorted by.
+    """
+    rows = []
+    for pair, disparity, uncertainty in zip(pairs, disparities, uncertainties, strict=True):
+        if pair.truth is None:
+            continue
+        truth, focal_baseline = torch.from_numpy(pair.ground_truth()), pair.calibration.focal_baseline
+        maps = torch.stack([torch.as_tensor(np.array(one)) for one in (disparity, uncertainty)])
+        answer, doubt = depth.resize_map(maps, truth.shape)
+        predicted = depth.disparity_to_depth(answer, focal_baseline)
+        pred, gt, _ = depth.valid_pixels(predicted, truth, protocol)
+        sorted_by = depth.valid_pixels(doubt / answer.clamp(min=1e-6), truth, Protocol(protocol.cap, protocol.crop))[0]
+        error = (pred.clamp(depth.MIN_DEPTH, protocol.cap) - gt).abs() / gt
+        rows.append({"name": pair.name, "ause": depth.ause(error, sorted_by), "aurg": depth.aurg(error, sorted_by)})
+    return rows
+
+
+def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
+    truth = torch.from_numpy(pair.ground_truth())
+    fraction = depth.resize_map(torch.as_tensor(np.array(disparity)), truth.shape)
+    predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
+    predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
+    truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)
+    return predicted, truth, (predicted - truth).abs() / truth

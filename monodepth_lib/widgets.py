@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ipyevents
 import ipywidgets
@@ -23,7 +25,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torchvision.transforms.functional import to_tensor
 
-from . import checkpoints, data, depth, gif, kitti, losses, networks, plots, testing, transforms
+from . import checkpoints, data, depth, files, gif, kitti, losses, networks, plots, testing, transforms
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
@@ -640,8 +642,9 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
-    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below; and switches for
-    `post_processing` and for the `error_map` in place of the disparity. A frame is predicted once and kept.
+    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below (a click or a drag
+    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is
+    predicted once and kept.
     """
     height, width = model.size  # type: ignore[misc]
     device = next(model.parameters()).device
@@ -720,7 +723,19 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
         "post_processing": ipywidgets.Checkbox(True, description="post-processing"),
         "error_map": ipywidgets.Checkbox(False, description="error map"),
     }
-    return Panel(draw, controls)
+    panel = Panel(draw, controls)
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        picture = read(controls["frame"].value)[0]
+        tall = round(416 * picture.height / picture.width)
+        band, down = divmod(y, tall + LINE)
+        if band > 1 or down < LINE:
+            return None
+        return {"row": int((down - LINE) / tall * height), "column": min(int(x % 416 / 416 * width), width - 1)}
+
+    live(controls["row"], controls["column"])
+    follow_pointer(panel, pick)
+    return panel
 
 
 # --- 07 ---
@@ -754,7 +769,9 @@ def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple
         ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(TEXT))
         return sheet
 
-    return Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    panel = Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
+    live(*panel.controls.values())
+    return panel
 
 
 # --- 07: points in space ---
@@ -765,12 +782,12 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
 
     It starts a little behind and above the camera. Points of unknown depth and beyond `furthest` metres are left out;
     a point is twice as wide as its pixel's share of the surface, so that a wall ahead has no holes. Works without the
-    internet. Raises ImportError when the extra `3d` is missing.
+    internet. Raises ImportError when k3d is missing.
     """
     try:
         import k3d
     except ImportError as error:
-        raise ImportError(f'the 3-D view needs the extra "3d" ({error}): pip install -e ".[3d]"') from error
+        raise ImportError(f"the 3-D view needs k3d ({error}): pip install -r requirements.txt") from error
     xyz, rgb = depth.viewer_points(points, colours, furthest)
     spread = np.ptp(xyz[:, 0] / xyz[:, 2]) / max(points.shape[1] - 1, 1)  # 1/f: from one pixel's ray to the next
     packed = rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
@@ -782,9 +799,11 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
     return plot
 
 
-def point_button(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0) -> ipywidgets.VBox:
-    """(07) A button that opens `point_view` below itself, or says what is missing; before a click nothing is sent."""
-    button = ipywidgets.Button(description="Open the 3-D view", layout=ipywidgets.Layout(width="14em"))
+def point_button(
+    points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, label: str = "Open the 3-D view"
+) -> ipywidgets.VBox:
+    """(00, 07) A button that opens `point_view` below itself, or says what is missing; sent after a click."""
+    button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="20em"))
     box = ipywidgets.VBox([button])
 
     def opened(_button) -> None:
@@ -856,3 +875,90 @@ def rays_panel(width: int = 1242) -> Panel:
     }
     live(*sliders.values())
     return Panel(draw, sliders)
+
+
+# --- 00 and 06: two points and the distance between them ----------------------------------------------------------
+
+
+def uploaded(upload: ipywidgets.FileUpload, otherwise: str | Path, largest: int = 1248) -> Image.Image:
+    """(00) The picture given to an upload button, else the file `otherwise`; made smaller where it is huge.
+
+    Its longer side has at most `largest` px. Raises ValueError for what is no picture.
+    """
+    if upload.value:
+        given = upload.value[0]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(given["name"]).name
+            path.write_bytes(given["content"])
+            picture = data.read_picture(path)
+    else:
+        picture = data.read_picture(files.project_path(otherwise))
+    picture.thumbnail((largest, largest))
+    return picture
+
+
+def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal_px: float, centre_px=None) -> Panel:
+    """(00, 06) Two points of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
+
+    A click in either map moves the nearer of A and B, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`,
+    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre it is
+    the map's middle.
+    """
+    values = torch.as_tensor(np.array(metres))
+    height, width = values.shape
+    focal, centre = depth.scale_camera(focal_px, centre_px, width, (height, width))
+    points = depth.point_cloud(values, focal, centre)
+    scale = WIDTH // 2 / width
+    size = WIDTH // 2, round(height * scale)
+    far = min(float(values.flatten()[:: max(1, values.numel() // 10000)].quantile(0.9)), depth.MAX_DEPTH)
+    coloured = Image.fromarray(plots.colour_map(values, 0, far, "magma_r")).resize(size, Image.Resampling.BILINEAR)
+    shown = [picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), coloured]
+    step = next(step for step in (1, 2, 5, 10, 20) if far / step <= 10)
+    bar = plots.scale_bar([(z / far, f"{z} m") for z in range(0, int(far) + 1, step)], WIDTH, "depth", "magma_r", 16)
+
+    def marked(image: Image.Image, places: dict[str, tuple[float, float]]) -> Image.Image:
+        image = image.copy()
+        pen, font = ImageDraw.Draw(image), plots.text_font(TEXT)
+        for colour, thick in (("black", 5), ("white", 2)):
+            pen.line(list(places.values()), fill=colour, width=thick)
+        for name, (x, y) in places.items():
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill="white", outline="black", width=2)
+            look: dict[str, Any] = {"fill": "white", "stroke_width": 3, "stroke_fill": "black", "font": font}
+            beside = (x + 8, y - 26) if x < image.width - 30 else (x - 26, y - 26)
+            pen.text((beside[0], max(beside[1], 0)), name, **look)
+        return image
+
+    def draw(a_row: int, a_column: int, b_row: int, b_column: int) -> Image.Image:
+        places = {"A": (a_row, a_column), "B": (b_row, b_column)}
+        dots = {name: (scale * (column + 0.5), scale * (row + 0.5)) for name, (row, column) in places.items()}
+        depths = [f"{name}: {float(values[place]):.1f} m ahead" for name, place in places.items()]
+        apart = float((points[places["A"]] - points[places["B"]]).norm())
+        words = Image.new("RGB", (WIDTH, LINE), "white")
+        said = ",   ".join([*depths, f"from A to B: {apart:.1f} m"])
+        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
+        return tiles([marked(image, dots) for image in shown], ["the picture", "depth"], [words, bar])
+
+    panel = Panel(
+        draw,
+        {
+            "a_row": int_slider(height * 2 // 3, 0, height - 1, "A: row"),
+            "a_column": int_slider(width // 4, 0, width - 1, "A: column"),
+            "b_row": int_slider(height * 2 // 3, 0, height - 1, "B: row"),
+            "b_column": int_slider(width * 3 // 4, 0, width - 1, "B: column"),
+        },
+    )
+
+    def pick(x: float, y: float) -> dict[str, int] | None:
+        column, row = int(x % size[0] / scale), int((y - LINE) / scale)
+        if not (0 <= row < height and 0 <= column < width):
+            return None
+        control = {name: slider.value for name, slider in panel.controls.items()}
+        away = {
+            name: (control[f"{name}_row"] - row) ** 2 + (control[f"{name}_column"] - column) ** 2 for name in ("a", "b")
+        }
+        name = min(away, key=lambda one: away[one])
+        return {f"{name}_row": row, f"{name}_column": column}
+
+    live(*panel.controls.values())
+    follow_pointer(panel, pick)
+    return panel

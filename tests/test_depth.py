@@ -13,12 +13,15 @@ from monodepth_lib.depth import (
     CROPS,
     METRICS,
     Protocol,
+    aurg,
+    ause,
     crop_window,
     disparity_to_depth,
     fill_rows,
     mean_inverse_depth,
     nearest_valid,
     resize_map,
+    sparsification,
 )
 
 METRES = 0.30947
@@ -318,3 +321,39 @@ def test_the_nearest_known_pixel():
     assert nearest_valid(values, 2, 5) == (1, 6)
     assert nearest_valid(values, 4, 3) == (4, 2)
     assert nearest_valid(values + 1, 2, 5) == (2, 5)  # known everywhere: the one asked for
+
+
+# --- confidence ---
+
+
+def test_sparsification_by_hand():
+    """Errors 4, 2, 1, 1, mean 2; the largest goes first: 8/4, 4/3, 2/2, 1/1, and nothing is left."""
+    error = torch.tensor([1.0, 4.0, 1.0, 2.0])
+    assert sparsification(error, error, steps=4).tolist() == pytest.approx([2, 4 / 3, 1, 1, 0])
+    assert sparsification(error, -error, steps=4).tolist() == pytest.approx([2, 7 / 3, 3, 4, 0])
+    assert sparsification(error.reshape(2, 2), error.reshape(2, 2), steps=2).tolist() == pytest.approx([2, 1, 0])
+
+
+def test_ause_and_aurg_by_hand():
+    """Areas by trapezoids 1/4 wide: best (1 + 4/3 + 1 + 1) / 4 = 13/12, worst (1 + 7/3 + 3 + 4) / 4 = 31/12."""
+    error = torch.tensor([1.0, 4.0, 1.0, 2.0])
+    assert ause(error, error, 4) == pytest.approx(0)
+    assert ause(error, -error, 4) == pytest.approx(31 / 12 - 13 / 12)
+    assert aurg(error, error, 4) == pytest.approx(2 - 13 / 12)
+    assert aurg(error, -error, 4) == pytest.approx(2 - 31 / 12)
+
+
+def test_uncertainty_counts_by_its_order_alone_and_chance_gains_nothing():
+    generator = torch.Generator().manual_seed(0)
+    error, noise = torch.rand(2, 20_000, generator=generator)
+    assert ause(error, error**3) == pytest.approx(0, abs=1e-9)
+    assert aurg(error, noise) == pytest.approx(0, abs=0.01)
+    assert ause(error, noise) == pytest.approx(0.25, abs=0.02)  # 1/2 - the area under (1 - x) / 2
+
+
+def test_unknown_pixels_do_not_count():
+    error = torch.tensor([1.0, math.nan, 4.0, 1.0, 2.0])
+    doubt = torch.tensor([1.0, 99.0, 4.0, 1.0, 2.0])
+    assert sparsification(error, doubt, steps=4).tolist() == pytest.approx([2, 4 / 3, 1, 1, 0])
+    with pytest.raises(ValueError, match="no pixel has a known error"):
+        ause(error[1:2], doubt[1:2])

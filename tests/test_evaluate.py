@@ -53,11 +53,15 @@ def test_the_command_measures_and_writes(weights, data_dir, tmp_path, capsys, wi
 
     pairs = kitti.select_pairs(data_dir, "test")
     batches = testing.predict_loader(checkpoints.load_model(weights), prepare_dataloader(pairs, size=SIZE), "cpu")
-    processed = torch.cat([batch[2] for batch in batches])
+    plain, processed = (torch.cat(maps) for maps in list(zip(*batches, strict=True))[1:])
     expected = testing.mean_row(testing.score(pairs, processed), "mine, post-processed")
     assert {key: report["means"][0][key] for key in METRICS} == pytest.approx(
         {k: expected[k] for k in METRICS}, rel=1e-4
     )
+    confidence = testing.score_confidence(pairs, processed, testing.flip_disagreement(plain, processed))
+    means = {key: np.mean([row[key] for row in confidence]) for key in ("ause", "aurg")}
+    assert report["confidence"] == pytest.approx(means, rel=1e-3)
+    assert f"AUSE {means['ause']:.3f}" in printed
     assert testing.table([expected]).splitlines()[1].split()[2:] == printed.splitlines()[3].split()[2:]
 
     with open(tmp_path / "out/metrics.csv", newline="", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """The gif, its one colour range over a clip, and the colours themselves."""
 
+import io
 import weakref
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_distances_are_those_of_the_colours():
     ramp = ramp[np.flatnonzero(np.diff(ramp) > 1)[-1] + 1 :]  # behind the label
     ticks = (bar[16] == 0).all(-1).nonzero()[0]
     assert min(abs(ticks - (ramp[0] + ramp[-1]) / 2)) <= 1
+
+
+def test_a_preview_is_small_and_plays_as_long(tmp_path):
+    generator = np.random.default_rng(0)
+    frames = [Image.fromarray(generator.integers(0, 255, (60, 120, 3), np.uint8)) for _ in range(12)]
+    path = gif.write_gif(frames, tmp_path / "a.gif", 10)
+    small = gif.preview(path, 30_000)
+    assert len(small) <= 30_000 < path.stat().st_size
+    with Image.open(io.BytesIO(small)) as film:
+        assert film.n_frames * film.info["duration"] == 1200
+        assert film.width < 120
+    assert Image.open(io.BytesIO(gif.preview(path, 10**6))).size == (120, 60)

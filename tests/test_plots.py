@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from monodepth_lib import plots
 
@@ -104,3 +106,22 @@ def test_pairs_stand_on_cards_of_their_own():
     labels = [[axis.get_xlabel() for axis in card.axes] for card in figure.subfigs]
     assert labels == [["view", "rebuilt view"]] * 3
     plots.plt.close(figure)
+
+
+def test_the_way_ends_where_it_is_said_to():
+    points = torch.zeros(4, 8, 3)
+    picture = Image.new("RGB", (8, 4))
+    for distance, row in ((20.0, 400 - 160), (torch.tensor(10.0), 400 - 80)):
+        red = (np.asarray(plots.free_way(points, picture, distance)) == [255, 0, 0]).all(-1)
+        assert abs(red[:, 200].nonzero()[0].mean() - row) <= 1
+    for nothing in (None, ..., 70.0):
+        assert not (np.asarray(plots.free_way(points, picture, nothing)) == [255, 0, 0]).all(-1).any()
+
+
+def test_points_between_fill_a_surface_and_no_gap_between_two():
+    points = torch.ones(6, 8, 3) * 10
+    points[:, 4:] = 30
+    dense = plots.between(points, 4)
+    assert dense.shape == (24, 32, 3)
+    assert set(dense[..., 2].unique().tolist()) == {0.0, 10.0, 30.0}
+    assert (dense[:, 12:20, 2] == 0).all()  # nothing in the air between 10 m and 30 m

@@ -164,7 +164,6 @@ def wall(height: int = 4, width: int = 6, focal: float = 12.0):
 
 
 def test_the_view_holds_the_points_as_the_file_does():
-    pytest.importorskip("k3d", reason="the extra 3d is not installed (pip install -e '.[3d]')")
     points, colours = wall()
     (cloud,) = widgets.point_view(points, colours).objects
     xyz, _ = viewer_points(points, colours)
@@ -174,7 +173,6 @@ def test_the_view_holds_the_points_as_the_file_does():
 
 
 def test_the_view_of_a_map_with_holes_has_sizes():
-    pytest.importorskip("k3d", reason="the extra 3d is not installed (pip install -e '.[3d]')")
     depth = torch.full((4, 6), 10.0)
     depth[:, 1:5] = 0
     points = point_cloud(depth, 12.0, (2.5, 1.5))
@@ -183,7 +181,6 @@ def test_the_view_of_a_map_with_holes_has_sizes():
 
 
 def test_the_button_opens_the_view_below_itself():
-    pytest.importorskip("k3d", reason="the extra 3d is not installed (pip install -e '.[3d]')")
     box = widgets.point_button(*wall())
     (button,) = box.children
     for _ in range(2):  # a second click shows it anew, not twice
@@ -192,9 +189,9 @@ def test_the_button_opens_the_view_below_itself():
         assert [type(child).__name__ for child in box.children[1:]] == ["Plot"]
 
 
-def test_without_the_extra_the_button_says_how_to_get_it(monkeypatch):
+def test_without_k3d_the_button_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "k3d", None)
-    with pytest.raises(ImportError, match=r'extra "3d" .*k3d.*pip install -e "\.\[3d\]"'):
+    with pytest.raises(ImportError, match=r"needs k3d .*pip install -r requirements"):
         widgets.point_view(*wall())
     box = widgets.point_button(*wall())
     box.children[0].click()

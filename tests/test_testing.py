@@ -8,6 +8,7 @@ import os
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -515,3 +516,38 @@ def test_the_known_disparity_is_that_of_the_truth_and_searched_without_one(data_
     assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.full((2, 3), 0.1))
     monkeypatch.setattr(testing.stereo, "has_opencv", lambda: False)
     assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.zeros(2, 3))
+
+
+# --- confidence ---
+
+
+def test_the_flipped_answers_disagreement_is_read_from_what_was_stored():
+    plain, mirrored = torch.rand(2, 3, 4, 40, generator=torch.Generator().manual_seed(0))
+    apart = testing.flip_disagreement(plain, testing.post_process(plain, mirrored))
+    true = (plain - mirrored).abs()
+    assert torch.allclose(apart[..., :37], true[..., :37], atol=1e-5)
+    assert torch.equal(apart[..., 37:], apart[..., 36:37].expand(-1, -1, 3))  # the mirrored answer is not in there
+
+
+def test_left_and_right_maps_agree_where_both_are_the_same_ramp_shifted():
+    """d_r = 0.1 everywhere; d_l = 0.1, but 0.3 in column 12 of 20: it points to x - 6, where d_r says 0.1."""
+    maps = torch.full((1, 2, 4, 20), 0.1)
+    maps[0, 0, :, 12] = 0.3
+    apart = testing.left_right_disagreement(maps)
+    assert apart.shape == (1, 4, 20)
+    assert torch.allclose(apart[0, :, 12], torch.tensor(0.2), atol=1e-6)
+    assert apart.sum() == pytest.approx(4 * 0.2, abs=1e-5)
+
+
+def test_confidence_of_a_pair_whose_doubt_is_its_error(tmp_path, monkeypatch):
+    truth = np.full((4, 8), 10.0, np.float32)
+    disparity = np.full((4, 8), 0.03, np.float32)
+    disparity[:2] = 0.06  # 5 m
+    doubt = np.abs(disparity - 0.03)
+    calibration = kitti.Calibration(60.0, 0.04, 8, "a test")  # f·B/W = 0.3 m
+    pair = SimpleNamespace(truth="there", name="a/0", calibration=calibration, ground_truth=lambda: truth)
+    (row,) = testing.score_confidence([pair], [disparity], [doubt])
+    assert row["name"] == "a/0"
+    assert row["ause"] == pytest.approx(0, abs=1e-6)
+    (other,) = testing.score_confidence([pair], [disparity], [1 - doubt])
+    assert other["ause"] > 0.1 > 0 > other["aurg"]

@@ -1,7 +1,9 @@
 """The notebooks' panels: every control changes the picture, and what cannot be drawn is said."""
 
 import time
+from types import SimpleNamespace
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -388,6 +390,48 @@ def test_testing_panel_goes_without_truth_and_says_what_cannot_be_read(street):
     with pytest.raises(ValueError, match="cannot be read"):
         panel.controls["frame"].value = 0
     assert "cannot be read" in panel.message.value
+
+
+def test_a_click_reads_the_depth_there(street):
+    panel = widgets.testing_panel(FourScales(), street)
+    click = panel.pointer[0]._dom_handlers.callbacks[0]
+    click({"type": "mousedown", "dataX": 416 + 208, "dataY": 28 + 70})
+    height, width = FourScales().size
+    assert panel.controls["column"].value == width // 2
+    assert panel.controls["row"].value == int(70 / 139 * height)
+    click({"type": "mousedown", "dataX": 10, "dataY": 5})  # a title
+    assert panel.controls["column"].value == width // 2
+
+
+def test_two_points_are_moved_and_measured():
+    metres = np.full((40, 80), 10.0, np.float32)
+    panel = widgets.measure_panel(Image.new("RGB", (80, 40)), metres, focal_px=20.0)
+    said = []
+    picture = bytes(panel.picture.value)
+    click = panel.pointer[0]._dom_handlers.callbacks[0]
+    click({"type": "mousedown", "dataX": 416 + 26, "dataY": 28 + 26})  # nearer to A
+    assert (panel.controls["a_row"].value, panel.controls["a_column"].value) == (5, 5)
+    assert bytes(panel.picture.value) != picture
+    click({"type": "mousedown", "dataX": 415, "dataY": 28 + 26})
+    assert (panel.controls["b_row"].value, panel.controls["b_column"].value) == (5, 79)
+    click({"type": "mousedown", "dataX": 415, "dataY": 2000})
+    assert (panel.controls["b_row"].value, panel.controls["b_column"].value) == (5, 79)
+    text = widgets.ImageDraw.ImageDraw.text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(widgets.ImageDraw.ImageDraw, "text", lambda *a, **k: said.append(a[2]) or text(*a, **k))
+        panel.image(a_row=5, a_column=10, b_row=5, b_column=30)
+    assert "A: 10.0 m ahead,   B: 10.0 m ahead,   from A to B: 10.0 m" in said  # 20 px of 10 m / 20 px
+
+
+def test_an_uploaded_picture_takes_the_place_of_the_file(tmp_path):
+    Image.new("RGB", (2000, 500), "red").save(tmp_path / "mine.png")
+    upload = ipywidgets.FileUpload()
+    assert widgets.uploaded(upload, tmp_path / "mine.png").size == (1248, 312)
+    Image.new("RGB", (64, 32), "blue").save(tmp_path / "other.png")
+    given = SimpleNamespace(
+        value=({"name": "other.png", "content": memoryview((tmp_path / "other.png").read_bytes())},)
+    )
+    assert widgets.uploaded(given, tmp_path / "mine.png").getpixel((0, 0)) == (0, 0, 255)
 
 
 # --- 07 ---

@@ -11,9 +11,12 @@ import argparse
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+
+import numpy as np
+from torch import Tensor
 
 from .. import depth, kitti, testing
 from ..checkpoints import load_model, weights_path
@@ -64,16 +67,25 @@ def run(options: argparse.Namespace) -> testing.Report:
         )
     loader = prepare_dataloader(known, size=(height, width), batch_size=options.batch_size, left_only=True)
     batches = testing.predict_loader(model, loader, options.device)
-    answer = (one for _, plain, processed in batches for one in (processed if options.post_process else plain))
     protocol = testing.usual_protocol(known, crop=options.crop, cap=options.cap, median_scaling=options.median_scaling)
+    confidence: list[dict] = []
+
+    def answers() -> Iterator[Tensor]:  # batch by batch: a long drive's maps would fill the memory
+        for _, plain, processed in batches:
+            chosen, doubt = processed if options.post_process else plain, testing.flip_disagreement(plain, processed)
+            some = known[len(confidence) : len(confidence) + len(plain)]
+            confidence.extend(testing.score_confidence(some, chosen, doubt, protocol))
+            yield from chosen
+
     report = testing.evaluate(
-        {f"{path.stem}, {'post-processed' if options.post_process else 'plain'}": answer},
+        {f"{path.stem}, {'post-processed' if options.post_process else 'plain'}": answers()},
         known,
         protocol,
         train=find_training_pairs(root, options.drives, **kind),
         size=(height, width),
         model=model,
     )
+    report.confidence = {key: float(np.mean([row[key] for row in confidence])) for key in ("ause", "aurg")}
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     report.settings = {

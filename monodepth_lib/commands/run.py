@@ -25,6 +25,7 @@ from ..files import atomic_write, locked, project_path, project_root
 from . import command_parser, start
 
 NOTEBOOKS = (
+    "00_first_look",
     "01_data_preparation",
     "02_transforms",
     "03_loss_equations",

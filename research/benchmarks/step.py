@@ -62,10 +62,11 @@ def training_step(
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
     batch = data.to_device({"left_image": left, "right_image": right}, torch.device(device))
     views = batch["left_image"], batch["right_image"]
+    tuned = contextlib.ExitStack()  # `step` keeps it open: thrown away, it would switch the plain code on again
     if fast:
-        contextlib.ExitStack().enter_context(faster_training(network, loss_function))
+        tuned.enter_context(faster_training(network, loss_function))
 
-    def step() -> nn.Module:
+    def step(tuned: contextlib.ExitStack = tuned) -> nn.Module:
         optimizer.zero_grad()
         with training.autocast(torch.device(device), precision):
             disparities = network(views[0])
