@@ -120,9 +120,10 @@ def preview(path: str | Path, most_bytes: int = 100_000) -> bytes:
     The first of some reductions that fits into `most_bytes` is taken; else the last and smallest.
     """
     with Image.open(path) as film:
-        every = -(-film.n_frames // 48)  # of a long film, at most 48 frames are held in memory
+        count: int = film.n_frames  # type: ignore[attr-defined]
+        every = -(-count // 48)  # of a long film, at most 48 frames are held in memory
         frames = []
-        for number in range(0, film.n_frames, every):
+        for number in range(0, count, every):
             film.seek(number)
             frames.append(film.convert("RGB"))
         milliseconds = every * film.info.get("duration", 100)

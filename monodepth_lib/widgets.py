@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ipyevents
 import ipywidgets
@@ -922,7 +923,7 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
             pen.line(list(places.values()), fill=colour, width=thick)
         for name, (x, y) in places.items():
             pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill="white", outline="black", width=2)
-            look = {"fill": "white", "stroke_width": 3, "stroke_fill": "black", "font": font}
+            look: dict[str, Any] = {"fill": "white", "stroke_width": 3, "stroke_fill": "black", "font": font}
             beside = (x + 8, y - 26) if x < image.width - 30 else (x - 26, y - 26)
             pen.text((beside[0], max(beside[1], 0)), name, **look)
         return image
