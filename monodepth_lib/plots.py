@@ -210,10 +210,12 @@ def from_above(
     Gaps within a surface are filled (`between`).
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
-    points = between(points.detach().cpu().float(), 4)
-    tall, wide = points.shape[:2]
-    colours = np.asarray(image.convert("RGB").resize((wide, tall), Image.Resampling.BILINEAR)).reshape(-1, 3)
-    x, y, z = points.reshape(-1, 3).numpy().T
+    seen = points.detach().cpu().float()
+    layers = [seen, between(seen, 4)]  # every point itself, tails too, and what lies between those of one surface
+    sizes = [(layer.shape[1], layer.shape[0]) for layer in layers]
+    resized = [np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR)) for size in sizes]
+    colours = np.concatenate([array.reshape(-1, 3) for array in resized])
+    x, y, z = torch.cat([layer.reshape(-1, 3) for layer in layers]).numpy().T
     keep = (z > 0) & (z < ahead) & (np.abs(x) < sideways) & (y > -highest)
     order = np.flatnonzero(keep)
     order = order[np.argsort(-y[order], kind="stable")]  # Y points down: the highest come last and stay on top

@@ -451,8 +451,10 @@ def test_film_panel_moves_and_tells_an_error(street):
 
 
 def test_a_point_is_drawn_where_it_is_seen_from_above():
-    points = torch.tensor([[[5.0, 0.0, 20.0], [5.0, -9.0, 20.0], [0.0, 0.0, 70.0]]])  # one too high, one too far
-    colours = torch.tensor([[[1.0, 0, 0]], [[0, 1.0, 0]], [[0, 0, 1.0]]]).expand(3, 1, 3)
+    points = torch.zeros(1, 5, 3)  # unknown ones between them: no surface
+    points[0, ::2] = torch.tensor([[5.0, 0.0, 20.0], [5.0, -9.0, 20.0], [0.0, 0.0, 70.0]])  # one too high, one too far
+    colours = torch.zeros(3, 1, 5)
+    colours[[0, 1, 2], 0, [0, 2, 4]] = 1
     view = np.asarray(widgets.plots.from_above(points, colours, ahead=50, sideways=10, pixels=4))
     rows, columns = np.nonzero((view == [255, 0, 0]).all(-1))
     assert (rows.min(), rows.max(), columns.min() - 60, columns.max() - 60) == (120, 121, 60, 61)
