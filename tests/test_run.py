@@ -119,7 +119,7 @@ def test_run_refuses_what_the_notebook_lacks_and_passes_the_rest(notebook, execu
 
 
 def test_run_all_refuses_what_no_notebook_has(notebook, executed, tmp_path):
-    with pytest.raises(ValueError, match="no parameter is named epoch; there are .*data_dir"):
+    with pytest.raises(ValueError, match=r"no parameter is named epoch; there are .*data_dir"):
         run.run_all({"epoch": 1}, tmp_path)
     assert executed == []
 
