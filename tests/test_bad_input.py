@@ -744,6 +744,7 @@ COMMANDS = {
     "download": f"2011_09_26_drive_0002 --to out --frames 0:20 --jpeg 92 --base-url {NOWHERE} --tries 1 --timeout 1",
     "rectify": "data --frames 2 --drives one --output out",
     "export": "--weights none --onnx out/net.onnx --size 32 64",
+    "check": "--help",
 }
 ODD = st.sampled_from(
     ["", " ", "-1", "0", "1", "-0.0", "nan", "-inf", "1e999", "1e-320", "1e308", "9" * 30, "9" * 5000, "0x10", "１２",

@@ -159,6 +159,7 @@ def test_the_mean_is_over_all_pairs_of_all_processes(monkeypatch):
         shares[:] = [own, (1, {"loss": 10.0}), (0, {})]
 
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     monkeypatch.setattr(dist, "all_gather_object", gather)
     mean = AverageMeter()
