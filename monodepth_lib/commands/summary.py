@@ -144,8 +144,8 @@ Part = str | tuple[list[str], list[list[str]]] | Image.Image  # of a page: a par
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
     """A page of paragraphs (in Markdown), tables and pictures: Markdown where `path` ends so, else HTML.
 
-    Pictures lie beside a page of Markdown, under its name, and within one of HTML, where a cell that ends in a star is
-    bold. Raises OSError naming a file that cannot be written.
+    Pictures lie beside a page of Markdown, under its name, and within one of HTML; `info["words"]` says what one shows.
+    In HTML a cell that ends in a star is bold. Raises OSError naming a file that cannot be written.
     """
     markdown = path.suffix == ".md"
     text, pictures = [f"# {title}"] if markdown else [], 0
@@ -156,7 +156,8 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
             if markdown:
                 with atomic_write(beside) as partial:
                     part.save(partial, "PNG")
-            text.append(f"![figure]({beside.name})" if markdown else picture_tag(part, "figure"))
+            words = part.info.get("words", "figure")
+            text.append(f"![{words}]({beside.name})" if markdown else picture_tag(part, words))
         elif isinstance(part, str):
             text.append(part.strip() if markdown else to_html(part))
         elif markdown:
@@ -179,6 +180,12 @@ def to_html(paragraph: str) -> str:
     return f"<h2>{text[3:]}</h2>" if text.startswith("## ") else f"<p>{text}</p>"
 
 
+def named(words: str, image: Image.Image) -> Image.Image:
+    """The picture with words for readers who do not see it."""
+    image.info["words"] = words
+    return image
+
+
 def write_summary(runs: Sequence[Result], path: Path) -> None:
     """The page, of the name of its folder: table, why some failed, curves, one picture as every run sees it."""
     states = [one.status["state"] for one in runs]
@@ -193,14 +200,14 @@ def write_summary(runs: Sequence[Result], path: Path) -> None:
     ]
     histories = {one.name: one.folder / "history.csv" for one in runs}
     if there := {name: read_history(path) for name, path in histories.items() if path.is_file()}:
-        parts += ["## Epoch by epoch", plots.chart(plots.curves(there))]
+        parts += ["## Epoch by epoch", named("curves", plots.chart(plots.curves(there)))]
     images, titles = same_picture(runs)
     if images:
         maps = [image for image in images if isinstance(image, np.ndarray)]
         limits = [(0, max(float(np.percentile(image, 99)) for image in maps))] * len(images)
         figure = plots.grid(images, titles, columns=min(len(images), 3), limits=limits)
         parts += ["## One test picture", "Bright is near; the colours mean the same in all of them."]
-        parts.append(plots.figure_image(figure))
+        parts.append(named("disparities", plots.figure_image(figure)))
     write_page(path, path.parent.name, parts)
 
 
