@@ -112,6 +112,11 @@ def usual_protocol(pairs: Sequence[kitti.Pair], crop: str = "auto", **others) ->
     return Protocol(crop=crop, **others)
 
 
+def as_map(values: np.ndarray | Tensor) -> Tensor:
+    """The values as a tensor; of an array on the disk, a copy in memory."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
 def score(
     pairs: Sequence[kitti.Pair],
     disparities: Iterable[np.ndarray | Tensor],
@@ -129,8 +134,7 @@ def score(
         if pair.truth is None:
             continue
         truth, focal_baseline = torch.from_numpy(pair.ground_truth()), pair.calibration.focal_baseline
-        values = disparity if isinstance(disparity, Tensor) else torch.from_numpy(np.array(disparity))
-        predicted = depth.disparity_to_depth(depth.resize_map(values, truth.shape), focal_baseline)
+        predicted = depth.disparity_to_depth(depth.resize_map(as_map(disparity), truth.shape), focal_baseline)
         try:
             row = {"name": pair.name, **depth.metrics(predicted, truth, focal_baseline, protocol)}
         except ValueError as error:
@@ -431,7 +435,7 @@ def score_confidence(
         if pair.truth is None:
             continue
         truth, focal_baseline = torch.from_numpy(pair.ground_truth()), pair.calibration.focal_baseline
-        maps = torch.stack([torch.as_tensor(np.array(one)) for one in (disparity, uncertainty)])
+        maps = torch.stack([as_map(one) for one in (disparity, uncertainty)])
         answer, doubt = depth.resize_map(maps, truth.shape)
         predicted = depth.disparity_to_depth(answer, focal_baseline)
         pred, gt, _ = depth.valid_pixels(predicted, truth, protocol)
@@ -444,7 +448,7 @@ def score_confidence(
 def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
     truth = torch.from_numpy(pair.ground_truth())
-    fraction = depth.resize_map(torch.as_tensor(np.array(disparity)), truth.shape)
+    fraction = depth.resize_map(as_map(disparity), truth.shape)
     predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
     predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
     truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)

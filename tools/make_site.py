@@ -33,7 +33,7 @@ PAGES = {
     "en": {
         "Notebooks": ["notebooks/*.ipynb"],
         "Guides": ["docs/*.md"],
-        "Models and results": ["models/*.md", "research/experiments/*.md", "data/sample/README.md"],
+        "Models and results": ["models/*.md", "research/*.md", "data/sample/README.md"],
         "Working on it": ["CONTRIBUTING.md"],
     },
     "zh-CN": {"课程": ["notebooks/zh/*.ipynb"], "文档": ["docs/*.zh-CN.md", "docs/zh/*.md"]},

@@ -194,6 +194,8 @@ class Deck:
     def add_code(self, cell: NotebookNode) -> None:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags or cell.metadata.get("jupyter", {}).get("source_hidden"):
+            for output in cell.outputs:  # what folded code draws, such as the pipeline, is shown all the same
+                self.add_figure(output.get("data", {}))
             return
         said = "".join(output.text for output in cell.outputs if output.output_type == "stream")
         code, printed = self.highlight(cell.source), f"<pre class='says'>{html.escape(said.rstrip())}</pre>"
