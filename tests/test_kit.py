@@ -32,10 +32,12 @@ def test_students_get_all_they_work_with_and_no_solution(archives):
 
 def test_no_file_for_students_holds_the_lines_of_a_solution(archives):
     solved = []  # lines that no stub has
-    for path in ROOT.glob("notebooks/solutions/0[1-7]*.ipynb"):  # 08 collects pieces that earlier lessons show
+    lessons = "".join(path.read_text() for path in ROOT.glob("notebooks/0[1-7]*.ipynb"))
+    for path in ROOT.glob("notebooks/solutions/*.ipynb"):
         for cell in json.loads(path.read_text())["cells"]:
             if "exercise" in cell["metadata"].get("tags", []):
                 stub = (ROOT / "notebooks" / path.name).read_text()
+                stub += lessons if path.stem == "08_your_own" else ""  # it collects pieces that lessons show
                 lines = [line.strip() for line in "".join(cell["source"]).splitlines() if "return" in line]
                 solved += [line for line in lines if len(line) > 50 and json.dumps(line)[1:-1] not in stub]
     assert len(solved) >= 5

@@ -27,7 +27,7 @@ def test_every_notebook_has_a_deck_with_each_of_its_figures(decks, path):
     text = (decks / f"{path.stem}.html").read_text(encoding="utf-8")
     stored = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", []) if "data" in o]
     pictures = [o for o in stored if set(o.data) & set(make_slides.ENDINGS)]
-    assert len(re.findall(r"<img src='figures/", text)) == len(pictures) > 1
+    assert len(re.findall(r"<img src='figures/", text)) == len(pictures) > (1 if path.stem == "08_your_own" else 2)
     assert 20 < text.count("<section>") < 150
     assert "every random choice comes from this" not in text  # the parameters' cell
 
