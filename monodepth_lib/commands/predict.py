@@ -48,7 +48,7 @@ from ..pictures import OnnxNetwork, Prediction, Predictor, answer, load, read_pi
 from . import command_parser, here, number, positive, start, weights
 from .outputs import Outputs
 
-PICTURES = sorted({*kitti.PICTURES, ".bmp", ".tif", ".tiff", ".webp"})
+PICTURES = kitti.PICTURES  # one list of formats for every command
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 CLIPS = (".gif", *VIDEOS)
 # pictures and clips that are not read: a folder's are named
