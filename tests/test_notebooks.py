@@ -184,7 +184,7 @@ def test_what_looks_at_training_pairs_takes_the_few_pixels_of_a_laser(tmp_path):
     said = "".join(
         out.get("text", "") for nb in (first, second) for cell in nb.cells for out in cell.get("outputs", [])
     )
-    (far,) = re.findall(r"is ([\d.]+) m away", said)
+    (far,) = re.findall(r"depth ([\d.]+) m, by the", said)
     assert 1 < float(far) < 80
     assert "inf m" not in said
     (within,) = re.findall(r"within one pixel of the true disparity: (\d+) %", said)
