@@ -44,6 +44,36 @@ def test_chinese_prose_keeps_folded_answers_markers_and_living_links(path):
             assert (target.parent / link).exists(), f"{target.name}, cell {cell.id}: {link} does not exist"
 
 
+@translated
+@pytest.mark.parametrize("path", make_chinese.english_notebooks(), ids=lambda p: p.stem)
+def test_chinese_exercises_are_marked_with_stars_alone(path):
+    for cell in make_chinese.read(make_chinese.chinese_path(path)).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search("（(简单|中等|较难|困难)", cell.source), (
+                f"zh/{path.name}, cell {cell.id}: write ★, ★★ or ★★★"
+            )
+
+
+def test_every_chinese_page_is_in_step_with_its_english_one():
+    found = make_chinese.stale_pages()
+    assert not found, "\n".join(found)
+
+
+def test_a_page_whose_english_one_changes_is_stale_until_it_carries_the_new_hash(tmp_path):
+    (tmp_path / "docs" / "zh").mkdir(parents=True)
+    english, chinese = tmp_path / "docs" / "a.md", tmp_path / "docs" / "zh" / "a.md"
+    english.write_text("# A street\n")
+    chinese.write_text(f"<!-- made from {make_chinese.fingerprint('# A street')} -->\n# 一条街\n")
+    assert make_chinese.stale_pages(tmp_path) == []
+    english.write_text("# Two streets\n")
+    (found,) = make_chinese.stale_pages(tmp_path)
+    assert found.startswith("docs/zh/a.md: stale, docs/a.md has changed")
+    chinese.write_text(found[found.index("<!--") :] + "\n# 两条街\n")
+    assert make_chinese.stale_pages(tmp_path) == []
+    english.unlink()
+    assert "docs/a.md, which it was made from, is missing" in make_chinese.stale_pages(tmp_path)[0]
+
+
 def test_no_forbidden_word():
     found = make_chinese.wrong_words()
     assert not found, "\n".join(found)

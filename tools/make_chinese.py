@@ -8,7 +8,8 @@
 
 A code cell is a copy, with its outputs. A prose cell carries, in its metadata, the hash of the English cell that it was
 made from. The hash is computed anew from the English notebook in every check: an English cell that changes makes its
-Chinese cell stale until somebody has read both and merges the new prose.
+Chinese cell stale until somebody has read both and merges the new prose. README.zh-CN.md and docs/zh/*.md carry the
+hash of their English page in the first line. Whoever mends such a page writes the new line by hand: `check` says what.
 
 `extract` writes plain text, one block a cell; the translation goes below the line `%%% chinese`:
 
@@ -211,6 +212,23 @@ def chinese_pages(folder: Path = ROOT) -> list[Path]:
     return sorted(page for page in pages if page.stem.removesuffix(".zh-CN") != "glossary")
 
 
+def stale_pages(folder: Path = ROOT) -> list[str]:
+    """Chinese pages whose first line does not carry the hash of the English page as it is now, a sentence each."""
+    found = []
+    for page in chinese_pages(folder):
+        name = page.relative_to(folder)
+        english = Path(*(part for part in name.parts if part != "zh")).with_name(page.name.replace(".zh-CN", ""))
+        if not (folder / english).is_file():
+            found.append(f"{name}: {english}, which it was made from, is missing: remove the page, or rename it")
+            continue
+        wanted = f"<!-- made from {fingerprint((folder / english).read_text(encoding='utf-8'))} -->"
+        if page.read_text(encoding="utf-8").split("\n", 1)[0] != wanted:
+            found.append(
+                f"{name}: stale, {english} has changed: translate what is new, then make the first line {wanted}"
+            )
+    return found
+
+
 # --- extract and merge --------------------------------------------------------------------------------------------
 
 
@@ -310,8 +328,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(text)
         return 0
     if options.command == "check":
-        found = [problem for path in paths for problem in problems(path)] + wrong_words()
-        print("\n".join(found) or f"{len(paths)} Chinese notebooks are in step with the English ones")
+        found = [problem for path in paths for problem in problems(path)] + stale_pages() + wrong_words()
+        counted = f"{len(paths)} Chinese notebooks and {len(chinese_pages())} pages"
+        print("\n".join(found) or f"{counted} are in step with the English ones")
         return int(bool(found))
     if options.command == "terms":
         terms = read_glossary()
