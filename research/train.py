@@ -283,7 +283,7 @@ def read_result(path: Path, expected: dict) -> dict | None:
     """
     if not path.is_file():
         return None
-    found = Recipe().switches() | json.loads(path.read_text())
+    found = Recipe().switches() | json.loads(path.read_text(encoding="utf-8"))
     refuse_other(path, found, expected)
     return found
 
