@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV = .venv
 BIN = $(VENV)/bin
+# at most four tests at a time, of one thread each: they do not wait for each other
+PARALLEL = -n auto --maxprocesses 4
 
 .PHONY: setup check run test lint unit notebooks-check lab notebooks model lock matrix clean
 .PHONY: chinese site slides class offline
@@ -36,12 +38,13 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+unit notebooks-check: export OMP_NUM_THREADS ?= 1
 unit: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal
 
 # The Chinese notebooks have the very same code and outputs, which tests/test_chinese.py checks.
 notebooks-check: $(VENV)/installed-test  ## the stored outputs, cell by cell
-	$(BIN)/python -m pytest --nbval --nbval-current-env --ignore=notebooks/zh notebooks
+	$(BIN)/python -m pytest $(PARALLEL) --dist loadfile --nbval --nbval-current-env --ignore=notebooks/zh notebooks
 
 lab: setup  ## JupyterLab in the browser
 	$(BIN)/jupyter lab notebooks
