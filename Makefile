@@ -23,7 +23,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
+	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt -e .
 	touch $@
 
 check:  ## what is installed, the device, memory, the sample; what is missing and the way out (before `setup`, too)

@@ -92,7 +92,11 @@ def run_all(jobs: dict[Path, list[str]], count: int, cluster: str) -> list[Path]
         try:
             for future in as_completed(waiting):
                 folder = waiting[future]
-                lines = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+                lines = [
+                    line
+                    for line in (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+                    if line.strip()
+                ]
                 if future.result():
                     failed.append(folder)
                 print("FAILED: " * bool(future.result()) + lines[-1], flush=True)

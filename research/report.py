@@ -76,7 +76,7 @@ def read_lines(rows: Sequence[Row], output: Path) -> list[Line]:
         found = [(path, result) for path in paths if (result := read_result(path, expected)) and "pp" in result]
         reports = [path.parent / FINISHED / "metrics.json" for path, _ in found]
         if found:
-            finished = [json.loads(path.read_text())["means"][0] for path in reports if path.is_file()]
+            finished = [json.loads(path.read_text(encoding="utf-8"))["means"][0] for path in reports if path.is_file()]
             lines.append(Line(row, [result for _, result in found], finished))
     return sorted(lines, key=lambda line: line.error)
 

@@ -198,7 +198,7 @@ def train(
     result |= {"parameters": count_parameters(answer), "machine": machine(torch.get_num_threads())}
     result |= measure(answer, recipe, pictures)
     with files.atomic_write(output / "result.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     last.unlink(missing_ok=True)
     log(f"{name}: {course.steps} steps in {course.seconds / 60:.1f} min, {said(result)}")
     return result
@@ -283,7 +283,7 @@ def read_result(path: Path, expected: dict) -> dict | None:
     """
     if not path.is_file():
         return None
-    found = Recipe().switches() | json.loads(path.read_text())
+    found = Recipe().switches() | json.loads(path.read_text(encoding="utf-8"))
     refuse_other(path, found, expected)
     return found
 

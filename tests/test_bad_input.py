@@ -29,6 +29,7 @@ from test_training import SIZE, equal, run, short
 
 from monodepth_lib import checkpoints, data, files, gif, kitti, networks, training
 from monodepth_lib.commands import __main__ as entry_point
+from monodepth_lib.commands import sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 LEFT, RIGHT = "image_02/data", "image_03/data"
@@ -737,13 +738,14 @@ COMMANDS = {
     "sweep": "sweep.yaml --jobs 2 --summary",
     "train": "--data empty --output out --epochs 1 --batch-size 2 --height 32 --image-width 64 --learning-rate 1e-4 "
     "--seed 3 --workers 0 --train-drives a,b --device cpu --init tiny.safetensors",
-    "evaluate": "--weights tiny.safetensors --data data --output out --cap 80 --size 32 64 --batch-size 2 --drives one "
-    "--device cpu",
+    "evaluate": "--weights tiny.safetensors --data data --output out --cap 80 --size 32 64 --batch-size 2 "
+    "--drives 日本·é --device cpu",
     "predict": "mine photo.png --weights tiny.safetensors --output out --focal-px 60 --baseline-m 0.5 --size 32 64 "
     "--width 50 --batch-size 2 --device cpu",
     "download": f"2011_09_26_drive_0002 --to out --frames 0:20 --jpeg 92 --base-url {NOWHERE} --tries 1 --timeout 1",
-    "rectify": "data --frames 2 --drives one --output out",
+    "rectify": "data --frames 2 --drives 日本·é --output out",
     "export": "--weights none --onnx out/net.onnx --size 32 64",
+    "grade": "submissions --output out/marks.csv --seconds 20 --memory-gb 4",
     "check": "--help",
 }
 ODD = st.sampled_from(
@@ -758,18 +760,27 @@ ODD = st.sampled_from(
 def users_folder(tmp_path_factory):
     """A folder of a user's, where he stands: pictures, notes, data, weights."""
     folder = tmp_path_factory.mktemp("user") / "a/b"
-    make_drive(folder / "data/test/one", range(2), truth=True)
-    (folder / "data/test/one/camera.json").write_text('{"focal_px": 60, "baseline_m": 0.5, "width": 96}')
-    for name in ("mine", "empty"):
+    make_drive(folder / "data/test/日本·é", range(2), truth=True)
+    (folder / "data/test/日本·é/camera.json").write_text('{"focal_px": 60, "baseline_m": 0.5, "width": 96}')
+    for name in ("mine", "empty", "submissions"):
         (folder / name).mkdir()
+    cells = [{"cell_type": "code", "source": 'def depth(*_): ...\nchecks.check("1.1", depth)'}]
+    (folder / "submissions/日本·é_99_small.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
     noise().save(folder / "photo.png")
+    noise().save(folder / "日本·é.png")
     noise().save(folder / "mine/photo.png")
     for name in ("photo_depth.png", "photo_colour.png", "notes.txt", "one.png", "metrics.csv", "net.onnx"):
         (folder / "mine" / name).write_bytes(b"mine")
     (folder / "sweep.yaml").write_text("notebooks: [nothing]\nparameters: {seed: 3}\n")
+    runs = "notebooks: [05_training]\nruns: {some: {}, other: {data_dir: 日本·é}}\n"
+    (folder / "日本·é.yaml").write_text(runs, encoding="utf-8")
     torch.manual_seed(0)
     checkpoints.save_model(networks.get_model("unet", base_channels=1), folder / "tiny.safetensors", (32, 64))
     return folder, tree(folder)
+
+
+def test_every_command_is_fed_mutated_arguments():
+    assert list(COMMANDS) == list(entry_point.COMMANDS)
 
 
 @settings(max_examples=120, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -797,5 +808,48 @@ def test_mutated_command_lines_give_a_sentence_or_a_result_and_change_nothing(us
     assert {name: after[name] for name in before} == before
 
 
-def console() -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+def console(encoding: str = "utf-8") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+
+
+# --- the machine's own encoding ---------------------------------------------------------------------------------
+
+# Every command that writes text, about a drive, a picture, a student or a run whose name is 日本·é: (command, its file)
+WRITES_TEXT = {
+    "train": ("--data data --train-drives 日本·é --val-drives none --output out --epochs 1 --batch-size 2 --height 32 "
+              "--image-width 64 --workers 0 --device cpu --init tiny.safetensors", "history.csv"),
+    "evaluate": ("--weights tiny.safetensors --data data --output out --device cpu", "metrics.csv"),
+    "predict": ("日本·é.png --weights tiny.safetensors --output out --device cpu", ".monodepth"),
+    "rectify": ("data --frames 1 --output out", ".monodepth"),
+    "grade": ("submissions --output out/marks.csv --seconds 100", "marks.csv"),
+    "sweep": ("日本·é.yaml --summary", "日本·é/summary.html"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp932", "cp936"])
+def test_files_are_utf_8_and_no_console_ends_a_run_whatever_the_system_s_encoding(users_folder, monkeypatch, encoding):
+    """As on a Windows: open() without an encoding takes the machine's own, and the console spells what that has."""
+    folder, before = users_folder
+    opened, out = io.open, console(encoding)
+
+    def open_as_here(file, mode="r", buffering=-1, code=None, *rest, **options):
+        code = options.pop("encoding", code)
+        return opened(file, mode, buffering, code or (None if "b" in mode else encoding), *rest, **options)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweep, "project_path", lambda path: folder / "out" if path == "output" else folder / path)
+    for module in ("builtins", "io"):
+        monkeypatch.setattr(f"{module}.open", open_as_here)
+    monkeypatch.setattr(io, "text_encoding", lambda code, *_: code or encoding)
+    for name, (arguments, file) in WRITES_TEXT.items():
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            status = entry_point.main([name, *arguments.split()])
+        said = out.buffer.getvalue().decode(encoding)
+        assert status in (0, 1) and "Traceback" not in said and "codec" not in said, (name, said)
+        written = (folder / "out" / file).read_text(encoding="utf-8")
+        if name in ("evaluate", "grade", "sweep"):
+            assert "日本·é" in written, name
+        shutil.rmtree(folder / "out")
+    after = tree(folder)
+    assert {name: after[name] for name in before} == before

@@ -136,7 +136,7 @@ def test_no_console_ends_a_run(tmp_path):
 def test_every_text_file_says_its_encoding():
     """Without it, Python takes the machine's own, which on Windows is not UTF-8."""
     found = []
-    for path in (ROOT / "monodepth_lib").rglob("*.py"):
+    for path in (path for name in ("monodepth_lib", "research", "tools") for path in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
                 continue

@@ -258,6 +258,14 @@ def test_a_checkpoint_is_not_replaced_unasked(data_dir, tmp_path, capsys, monkey
     assert main([*arguments, "--restart", "--seed", "1"]) == 0
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "history.csv"])
+def test_what_no_training_of_ours_left_is_not_replaced_unasked(data_dir, tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    assert main([*ARGUMENTS.split(), "--data", str(data_dir), "--device", "cpu", "--output", str(tmp_path)]) == 1
+    assert f"{name} is there, without a last.pt, --restart replaces it, --output" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "argument",
     ["--epochs 0", "--learning-rate nan", "--learning-rate -1", "--seed -1", "--workers -1", "--val-drives x,"],

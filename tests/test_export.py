@@ -159,6 +159,24 @@ def test_a_file_that_no_export_wrote_is_not_replaced(tmp_path, capsys, monkeypat
     assert mine.read_bytes() == b"another network"
 
 
+def test_an_export_of_other_weights_stays_and_one_of_the_same_is_replaced(tmp_path, capsys, monkeypatch, exported):
+    """Two files of weights often have one name: output/a/weights.safetensors, output/b/weights.safetensors."""
+    model, program = exported
+    other = copy.deepcopy(model)
+    other.decoder.heads[0].conv.bias.data[1] += 1e-5
+    found = {"a/weights": model, "b/weights": other}
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+    monkeypatch.setattr(export, "load_model", found.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "output/export/weights.onnx"
+    assert export.main(["--weights", "a/weights", "--size", "32", "48"]) == 0
+    before = path.read_bytes()
+    assert export.main(["--weights", "b/weights", "--size", "32", "48"]) == 1
+    assert f"{path} is an export of other weights: name another file (--onnx)" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert export.main(["--weights", "a/weights", "--size", "32", "48"]) == 0
+
+
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path, capsys):
     assert export.main(["--weights", "no_such_model", "--onnx", str(tmp_path / "w.onnx")]) == 1
     said = capsys.readouterr().err

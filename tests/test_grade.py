@@ -188,6 +188,27 @@ def test_the_command_line_writes_one_csv_and_names_what_is_no_notebook(tmp_path,
     assert "张三: 1 of 1" in capsys.readouterr().out
 
 
+def test_a_table_of_the_user_s_stays_and_an_earlier_run_s_of_the_same_class_is_replaced(tmp_path, capsys):
+    for name in ("a", "b"):
+        submit(tmp_path / name, "bob", IMPORTS, RIGHT + CHECK)
+    output = tmp_path / "marks.csv"
+    output.write_text("marked by hand")
+    for folder in ("a", "a", "b"):
+        assert grade.main([str(tmp_path / folder), "--output", str(output), "--seconds", "30"]) == 0
+        assert f"{tmp_path} holds other files of that name, which stay: marks becomes marks_" in capsys.readouterr().out
+    assert output.read_text() == "marked by hand"
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["marks.csv", "marks_2.csv", "marks_3.csv"]
+    assert grade.main([str(tmp_path / "a"), "--output", str(tmp_path)]) == 2
+    assert f"{tmp_path} is no file: name the CSV" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", ["--seconds 0", "--seconds 1e308", "--memory-gb nan", "--memory-gb 1e308"])
+def test_limits_that_make_no_sense_are_named(argument, capsys):
+    with pytest.raises(SystemExit):
+        grade.main(["submissions", *argument.split()])
+    assert f"argument {argument.split()[0]}: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("folder, says", [("none", "is no folder"), (".", "holds no notebook")])
 def test_a_folder_without_notebooks_is_named(tmp_path, capsys, folder, says):
     assert grade.main([str(tmp_path / folder)]) == 2

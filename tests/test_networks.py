@@ -69,6 +69,17 @@ def test_a_grey_model_sees_a_colour_picture_as_its_grey_version(name):
             assert torch.allclose(model(colour)[0], model(grey)[0], atol=1e-5) is equal
 
 
+def test_the_residual_encoder_says_what_differs_from_the_authors():
+    encoder = get_model("resnet18_md", base_channels=2).encoder
+    said = " ".join((type(encoder).__doc__ or "").split())
+    assert "differ from the authors' code, which strides in the last block of a stage and has no batch norm" in said
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+    x = torch.rand(1, 64, 32, 32)
+    for stage in encoder.stages:
+        assert stage[0](x).shape[-1] == x.shape[-1] // 2 == stage(x).shape[-1]
+        x = stage(x)
+
+
 @pytest.mark.parametrize("name, millions", [("resnet18_md", 20.2), ("resnet50_md", 58.5)])
 def test_parameter_count_of_the_papers_networks(name, millions):
     with torch.device("meta"):

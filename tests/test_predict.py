@@ -376,9 +376,11 @@ def test_what_no_run_wrote_is_never_replaced_and_the_other_name_is_said(run, tmp
     mine = {"a_depth.png": b"ground truth", "c_depth.npy": b"measured", "c_2_colour.gif": b"holiday"}
     for name, content in mine.items():
         (tmp_path / name).write_bytes(content)
-    for _ in range(2):
+    for again in (False, True):
         assert run(tmp_path / "a.jpg", tmp_path / "c.gif", output=tmp_path) == 0
-        assert "holds other files of that name, which stay: a becomes a_2 (and 1 more)" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "holds other files of that name, which stay: a becomes a_2 (and 1 more)" in said
+        assert ("2 of 2 files have results of an earlier run in" in said) == again
     assert {name: (tmp_path / name).read_bytes() for name in mine} == mine
     ours = {path.name.rpartition("_")[0] for path in tmp_path.iterdir() if path.name not in mine} - {""}
     assert ours == {"a_2", "c_3"}

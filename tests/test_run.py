@@ -304,6 +304,21 @@ def test_main_returns_2_for_an_unknown_notebook(capsys, tmp_path, monkeypatch):
     assert "08_more" in capsys.readouterr().err
 
 
+def test_a_notebook_that_no_run_wrote_stays(notebook, executed, tmp_path, capsys):
+    """A student's copy in the folder that --output names; what a run left there is replaced."""
+    (tmp_path / "mine").mkdir()
+    mine = tmp_path / "mine/05_training.ipynb"
+    before = notebook.read_bytes()
+    mine.write_bytes(before)
+    assert run.main(["05_training", "--output", str(tmp_path / "mine")]) == 2
+    assert f"{mine} is there, and no run wrote it: name another folder with --output" in capsys.readouterr().err
+    assert mine.read_bytes() == before and executed == [] and not (tmp_path / "mine/status.json").exists()
+    notes = json.loads(before)
+    notes["metadata"]["papermill"] = {"output_path": str(mine)}
+    mine.write_text(json.dumps(notes, indent=1))
+    assert run.main(["05_training", "--output", str(tmp_path / "mine")]) == 0
+
+
 def test_main_returns_1_when_a_notebook_fails(notebook, monkeypatch, capsys):
     def fail(*_, **__):
         raise papermill.PapermillExecutionError(1, 1, "", "ZeroDivisionError", "division by zero", [])

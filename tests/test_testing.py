@@ -115,6 +115,17 @@ def test_prediction_is_in_eval_mode_whatever_mode_the_model_was_in(data_dir, tmp
         assert np.allclose(predicted, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_prediction_leaves_the_model_on_its_device(data_dir, tiny, monkeypatch, fast):
+    loader = prepare_dataloader(select_pairs(data_dir, "test"), size=SIZE, batch_size=2)
+    monkeypatch.setattr(testing, "pick_device", lambda _: torch.device("meta"))
+    monkeypatch.setattr(testing, "predict", lambda network, _: [next(network.parameters()).new_zeros(2).cpu()] * 2)
+    model = tiny().train()
+    with pytest.raises(NotImplementedError, match="meta"):  # so it was the copy that went there
+        next(testing.predict_loader(model, loader, fast=fast))
+    assert {p.device.type for p in model.parameters()} == {"cpu"} and model.training
+
+
 def test_an_earlier_run_s_arrays_stay_until_the_next_are_whole(data_dir, tmp_path, tiny, monkeypatch):
     nine, five = (prepare_dataloader(select_pairs(data_dir, mode), size=SIZE, batch_size=4) for mode in ("val", "test"))
     names, plain, _ = saved(tiny(), nine, tmp_path)

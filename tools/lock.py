@@ -1,6 +1,7 @@
 """Writes requirements.txt: a fresh installation of pyproject.toml, frozen.
 
 What torch itself brings for one kind of machine (CUDA, triton) is left out, so that the same list installs everywhere.
+So is the project itself: pip would look for it where it is started, so the list would install from one folder alone.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOR_ONE_MACHINE = ("nvidia-", "cuda-", "triton")
 HEAD = """\
-# Tested together, on Python 3.11 (`make lock` writes this file). Pip users: pip install -r requirements.txt
-# conda users: environment.yml, which reads this same list. Without CUDA: see README, "Installation".
+# Tested together, on Python 3.11 (`make lock` writes this file): what the project needs, and not the project itself.
+# Pip users, in the project's folder: pip install -r requirements.txt -e .
+# conda users: environment.yml, which reads this same list. Without CUDA: see docs/installation.md.
 """
-PROJECT = "-e .  # pip takes this from the folder where it is started: start it in the project's"
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         subprocess.run([*pip, "install", *sys.argv[1:], str(ROOT)], check=True)
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
     kept = [line for line in frozen if "==" in line and not line.startswith(FOR_ONE_MACHINE)]
-    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + f"\n{PROJECT}\n", encoding="utf-8")
+    (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ NOT_FOR_STUDENTS = (
 
 def tracked() -> list[str]:
     """The repository's files, as git knows them. Raises OSError when this is no clone."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise OSError(f"{ROOT} is no git repository ({done.stderr.strip()}): pack from a clone")
     return sorted(name for name in done.stdout.split("\0") if name and (ROOT / name).is_file())

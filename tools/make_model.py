@@ -56,7 +56,7 @@ def measure(weights: str, folder: str, *more: str) -> dict:
     with tempfile.TemporaryDirectory() as output:
         if evaluate.main([*options, "--output", output]):
             sys.exit(f"{weights} could not be measured on {folder}: see the line above")
-        report = json.loads((Path(output) / "metrics.json").read_text())
+        report = json.loads((Path(output) / "metrics.json").read_text(encoding="utf-8"))
     sample = files.project_path(folder).resolve() == files.project_path(SAMPLE).resolve()
     named = [SAMPLE if sample else f"KITTI/{Path(folder).name}", *more]
 
@@ -108,7 +108,7 @@ def write_card(card: dict) -> None:
     path = MODELS / f"{card['name']}.json"
     for file, text in ((path, json.dumps(card, indent=2) + "\n"), (path.with_suffix(".md"), readable(card))):
         with files.atomic_write(file) as partial:
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
 
 
 def readable(card: dict) -> str:
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.command == "kitti":
         make_kitti(options.run, options.data)
     else:
-        card = json.loads((MODELS / f"{options.name}.json").read_text())
+        card = json.loads((MODELS / f"{options.name}.json").read_text(encoding="utf-8"))
         card["measurements"].append(measure(options.name, options.data, *passed))
         write_card(card)
 

@@ -66,9 +66,9 @@ Afterwards, in the folder course:  .venv/bin/jupyter lab notebooks
 
 
 def requirements(path: Path) -> list[str]:
-    """The lines of a requirements file but the project itself, which is installed from the folder `course`."""
+    """The lines of a requirements file, without comments."""
     lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not re.match(r"-e\s|--editable", line)]
+    return [line for line in lines if line]
 
 
 def make(output: Path, listed: list[str], teacher: bool = False, pip: list[str] | None = None) -> None:

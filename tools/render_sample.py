@@ -543,9 +543,9 @@ def main() -> None:
     if args.only is None and args.frames is None:
         mean = np.divide(total, count, out=np.zeros((H, W)), where=count > 0).astype(np.float32)
         np.save(args.out / "mean_inverse_depth.npy", mean)
-        (args.out / "README.md").write_text(readme(args.seed, args.samples))
+        (args.out / "README.md").write_text(readme(args.seed, args.samples), encoding="utf-8")
     (args.out / DATE).mkdir(parents=True, exist_ok=True)
-    (args.out / DATE / "calib_cam_to_cam.txt").write_text(calibration())
+    (args.out / DATE / "calib_cam_to_cam.txt").write_text(calibration(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from . import command_parser, start
 ROOT = Path(__file__).resolve().parents[2]  # the repository, where there is one
 IN_REPOSITORY = (ROOT / "pyproject.toml").is_file()
 PYTHON = (3, 11)
-INSTALL = "make setup, or: pip install -r requirements.txt"
+INSTALL = "make setup, or: pip install -r requirements.txt -e ."
 RESTORE = "git checkout -- data/sample models, or clone the repository again"
 SAMPLE_PAIRS = {"train": 168, "vals": 16, "test": 60}
 # how a whole file begins and ends; one that was cut off lacks the end, a git-lfs pointer both

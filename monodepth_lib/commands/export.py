@@ -2,13 +2,15 @@
 
 The file holds the network at one picture size. Its input is `images` (N, 3, H, W), RGB in [0, 1], for any N; its
 outputs `disparity`, `disparity_2`, `disparity_4`, `disparity_8` are (N, 2, h, w) at 1, 1/2, 1/4 and 1/8 of the size,
-left and right, as fractions of the width. The file is run and compared with torch before it is kept.
+left and right, as fractions of the width. The file is run and compared with torch before it is kept. It replaces an
+earlier export of the same weights, and nothing else.
 `monodepth predict --onnx FILE` uses it.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +61,7 @@ def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None =
         program.model.graph.metadata_props.clear()
         for node in program.model.graph:  # the exporter notes the source's paths on this machine
             node.metadata_props.clear()
-        program.model.metadata_props["made_by"] = MADE_BY
+        program.model.metadata_props.update(made_by=MADE_BY, weights=fingerprint(model))
         with atomic_write(path) as partial:
             program.save(partial, external_data=False)
             difference = onnx_difference(model, partial, (height, width))
@@ -85,12 +87,23 @@ def onnx_difference(model: nn.Module, path: str | Path, size: tuple[int, int]) -
     return float(torch.stack(largest).max())  # not a number when one of them is
 
 
-def check_free(path: Path) -> None:
-    """Raises FileExistsError when something lies at `path` that no export of ours wrote."""
+def fingerprint(model: nn.Module) -> str:
+    """A hash of all weights: two networks have the same one only if they answer alike."""
+    digest = hashlib.sha256()
+    for name, values in sorted(model.state_dict().items()):
+        digest.update(name.encode() + values.cpu().double().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_free(path: Path, model: nn.Module) -> None:
+    """Raises FileExistsError when something lies at `path` that is no export of ours, or one of other weights."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name the file to write, such as {path / 'network.onnx'}")
-    if path.exists() and MADE_BY.encode() not in path.read_bytes():
-        raise FileExistsError(f"{path} is there, and no export wrote it: name another file, or remove it")
+    content = path.read_bytes() if path.exists() else None
+    if content is not None and MADE_BY.encode() not in content:
+        raise FileExistsError(f"{path} is there, and no export wrote it: name another file (--onnx), or remove it")
+    if content is not None and fingerprint(model).encode() not in content:
+        raise FileExistsError(f"{path} is an export of other weights: name another file (--onnx), or remove it")
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -110,8 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = read_options(arguments)
     path = options.onnx or here(f"output/export/{Path(options.weights).stem}.onnx")
     try:
-        check_free(path)
         model = load_model(options.weights)
+        check_free(path, model)
         difference = export_onnx(model, path, options.size)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -41,7 +41,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..files import atomic_write, project_root
-from . import command_parser, here, positive, settle, start
+from . import command_parser, here, number, settle, start
+from .outputs import Outputs
 
 EXAMPLE = "monodepth grade submissions --output marks.csv"
 LONGEST = 300  # characters of a sentence: the rest of a student's own words is cut
@@ -375,22 +376,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("grade", __doc__, EXAMPLE)
     parser.add_argument("folder", type=here, help="the students' notebooks")
     parser.add_argument("--output", type=here, default=here("output/grade/marks.csv"), help="default: %(default)s")
-    parser.add_argument("--seconds", type=positive(float), default=20.0, help="for one exercise (default: 20)")
-    parser.add_argument("--memory-gb", type=positive(float), default=4.0, help="for one exercise (default: 4)")
+    seconds, memory = number(float, above=0, highest=86400), number(float, above=0, highest=1e6)
+    parser.add_argument("--seconds", type=seconds, default=20.0, help="for one exercise (default: 20)")
+    parser.add_argument("--memory-gb", type=memory, default=4.0, help="for one exercise (default: 4)")
     options = parser.parse_args(arguments)
     settle()
+    path, outputs = options.output, Outputs(options.output.parent)
     try:
         if not options.folder.is_dir():
             raise FileNotFoundError(f"{options.folder} is no folder: give the folder with the students' notebooks")
+        if os.path.lexists(path) and not path.is_file():
+            raise FileExistsError(f"{path} is no file: name the CSV to write, such as marks.csv")
+        path = path.with_name(outputs.choose(path.stem, [path.suffix], str(options.folder)) + path.suffix)
         marks = grade(options.folder, options.seconds, options.memory_gb)
-        write(marks, options.output)
+        write(marks, path)
+        outputs.note(path.name, str(options.folder))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     for name in sorted({mark.student for mark in marks}):
         mine = [mark.verdict for mark in marks if mark.student == name]
         print(f"{name}: {mine.count('right')} of {len(mine)}")
-    print(options.output)
+    if outputs.numbered:
+        print(outputs.told())
+    print(path)
     return int(any("is no notebook" in mark.sentence for mark in marks))
 
 

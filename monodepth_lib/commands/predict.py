@@ -447,6 +447,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"the network sees every picture at {height}x{width} (height x width); answers get the picture's size back")
     if outputs.numbered:
         print(outputs.told())
+    if old := sum(any(os.path.lexists(f"{stem}{end}") for end in ENDS) for stem in stems.values()):
+        print(f"{old} of {len(stems)} files have results of an earlier run in {outputs.folder}, which are replaced")
     batch_size = 1 if options.onnx else options.batch_size
     skipped = run(stems, network.maps, focal_baseline_at, options.width, batch_size, outputs)
     print(f"{len(stems) - len(skipped)} of {len(stems)} files are done; results are in {outputs.folder}")

@@ -200,6 +200,14 @@ def sentence(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def check_free(names: Sequence[str], output: Path) -> None:
+    """Raises FileExistsError when `output` holds a notebook of such a name that no run left: a student's own work."""
+    for name in names:
+        path = output / notebook_path(name).name
+        if path.is_file() and b'"papermill": {' not in path.read_bytes():
+            raise FileExistsError(f"{path} is there, and no run wrote it: name another folder with --output")
+
+
 def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: float = 0.0) -> None:
     """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises.
 
@@ -208,6 +216,7 @@ def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: fl
     with locked(output, patience):
         started = time.time()
         values = all_values(names, parameters, output)
+        check_free(names, output)
         write_status(output, state="running", said="", notebooks=values, seconds=0.0)
         try:
             run_all(parameters, output, names)
@@ -282,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; what was saved is in {output}, -p resume true goes on from a checkpoint", file=sys.stderr)
         return 130
-    except BlockingIOError as error:  # another run's folder
+    except (BlockingIOError, FileExistsError) as error:  # another run's folder, or a user's
         print(f"{error}", file=sys.stderr)
         return 2
     except Exception as error:  # a cell's, a kernel's that died or never started, a disk's

@@ -57,7 +57,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--imagenet", action="store_true", help="begin torchvision's encoders with ImageNet weights")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    begin.add_argument("--restart", action="store_true", help="begin anew and replace that checkpoint")
+    begin.add_argument("--restart", action="store_true", help="begin anew and replace what lies there")
     add("--plain", action="store_true", help="the course's code as it stands, without its tuned twins")
     add("--compile", action="store_true", help="torch.compile the network and the loss")
     return parser.parse_args(arguments)
@@ -108,11 +108,10 @@ def run(options: argparse.Namespace) -> None:
     """One process's part of the training."""
     config = settings(options.profile, **{field.name: getattr(options, field.name) for field in fields(Settings)})
     output = options.output_dir
-    if (output / "last.pt").exists() and not options.resume and not options.restart:
-        raise ValueError(
-            f"{output / 'last.pt'} is a checkpoint: --resume goes on from it, --restart replaces it, --output writes "
-            "elsewhere"
-        )
+    there = [name for name in ("last.pt", "weights.safetensors", "history.csv") if (output / name).exists()]
+    if there and not options.resume and not options.restart:
+        what = "a checkpoint: --resume goes on from it" if there[0] == "last.pt" else "there, without a last.pt"
+        raise ValueError(f"{output / there[0]} is {what}, --restart replaces it, --output writes elsewhere")
     device = join_group(options.device)
     rank, processes = process()
     for turn in range(processes if options.cache_dir else 1):  # the first one fills the cache, the others find it

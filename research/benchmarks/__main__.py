@@ -90,9 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     options.output.mkdir(parents=True, exist_ok=True)
     results = {"command": command, "machine": facts, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}
-    (options.output / "results.json").write_text(json.dumps(results, indent=1))
+    (options.output / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
     text = table(rows, facts, command)
-    (options.output / "results.md").write_text(text)
+    (options.output / "results.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
 

@@ -126,7 +126,7 @@ def memory(key: str = "VmHWM") -> float:
 
     Not `resource.getrusage`: its peak is handed on to a child process, which then begins at its parent's.
     """
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) / 1024
     raise OSError(f"/proc/self/status has no {key}: memory can only be measured on Linux")
@@ -138,7 +138,7 @@ def machine(threads: int) -> dict:
 
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
