@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_tensor
 
 from . import depth, gif, testing
 from .checkpoints import load_model
-from .data import pick_device
+from .devices import pick_device
 from .fast import faster_prediction
 from .files import read_picture
 from .kitti import check_camera

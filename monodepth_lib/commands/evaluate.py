@@ -20,8 +20,10 @@ from torch import Tensor
 
 from .. import depth, kitti, testing
 from ..checkpoints import load_model, weights_path
+from ..confidence import flip_disagreement, score_confidence
 from ..data import prepare_dataloader
 from ..networks import SMALLEST
+from ..report import Report
 from . import command_parser, here, names, number, positive, start, weights
 from .outputs import Outputs
 
@@ -54,7 +56,7 @@ def free_folder(wanted: Path, source: str) -> Path:
     return folder
 
 
-def run(options: argparse.Namespace) -> testing.Report:
+def run(options: argparse.Namespace) -> Report:
     """What the command does, given its options: loads, predicts, scores."""
     path = weights_path(options.weights)
     model = load_model(path)
@@ -72,9 +74,9 @@ def run(options: argparse.Namespace) -> testing.Report:
 
     def answers() -> Iterator[Tensor]:  # batch by batch: a long drive's maps would fill the memory
         for _, plain, processed in batches:
-            chosen, doubt = processed if options.post_process else plain, testing.flip_disagreement(plain, processed)
+            chosen, doubt = processed if options.post_process else plain, flip_disagreement(plain, processed)
             some = known[len(confidence) : len(confidence) + len(plain)]
-            confidence.extend(testing.score_confidence(some, chosen, doubt, protocol))
+            confidence.extend(score_confidence(some, chosen, doubt, protocol))
             yield from chosen
 
     report = testing.evaluate(

@@ -41,8 +41,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import depth, gif, kitti
-from ..data import write_npy_header
-from ..files import atomic_write
+from ..files import atomic_write, write_npy_header
 from ..networks import MAX_DISPARITY, SMALLEST
 from ..pictures import OnnxNetwork, Prediction, Predictor, answer, load, read_picture
 from . import command_parser, here, number, positive, start, weights
