@@ -60,7 +60,7 @@ class Protocol:
 
 
 def disparity_to_depth(disparity: Tensor, focal_baseline: float) -> Tensor:
-    """depth = f·B / (W·d): `disparity` d is a fraction of the width, `metres` the camera's f·B/W.
+    """depth = f·B / (W·d): `disparity` d is a fraction of the width, `focal_baseline` the camera's f·B/W.
 
     The fraction does not depend on the size the network works at, so neither does the depth.
     """
@@ -77,10 +77,8 @@ def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns that count: "none" all, "garg" Garg et al. (2016), "eigen" Eigen et al. (2014).
 
     Both crops are fractions of the truth's size, as in the authors' evaluation code; 375x1242 gives [153:371, 44:1197]
-    and [124:342, 44:1197]. Raises ValueError for another word.
+    and [124:342, 44:1197].
     """
-    if crop not in CROPS:
-        raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(map(repr, CROPS))}")
     top, bottom, left, right = CROPS[crop]
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 

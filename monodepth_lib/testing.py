@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import depth, kitti, stereo
+from .calibration import nearest_file
 from .depth import Protocol
 from .devices import pick_device, to_device
 from .fast import faster_prediction
@@ -196,7 +197,7 @@ def mean_depth_reference(
     def inverse_depth(chosen: Sequence[kitti.Pair]) -> Tensor:
         return depth.mean_inverse_depth((torch.from_numpy(pair.ground_truth()) for pair in chosen), size)
 
-    stored = kitti.nearest_file(known[0].folder, ["mean_inverse_depth.npy"])
+    stored = nearest_file(known[0].folder, ["mean_inverse_depth.npy"])
     held_out = {pair.folder.name for pair in known}
     learnt = [pair for pair in train if pair.truth and pair.folder.name not in held_out]
     learnt = learnt[:: max(1, round(len(learnt) / REFERENCE_IMAGES))]

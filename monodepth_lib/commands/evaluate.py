@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -129,33 +129,26 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def collect(said: list[str]) -> Callable:
-    """A `warnings.showwarning` that puts each message into `said` once."""
-
-    def say(message, *_, **__) -> None:
-        if str(message) not in said:
-            said.append(str(message))
-
-    return say
+def said_once(warned: list[warnings.WarningMessage]) -> list[str]:
+    return list(dict.fromkeys(str(one.message) for one in warned))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 2 wrong arguments or data."""
     options = read_options(arguments)
-    said: list[str] = []
+    warned: list[warnings.WarningMessage] = []
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            warnings.showwarning = collect(said)
             report = run(options)
-        report.notes += said
+        report.notes += said_once(warned)
         source = f"{options.weights} {report.settings['data']} {report.settings['split']}"
         folder = free_folder(options.output, source)
         files = report.write(folder)
         for file in files:
             Outputs(folder).note(file.name, source)
     except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: a device that is not there
-        for note in said:  # it may be why
+        for note in said_once(warned):  # it may be why
             print(f"note: {note}", file=sys.stderr)
         print(error, file=sys.stderr)
         return 2
