@@ -43,7 +43,7 @@ def differs_only_in_blanks(stub: str, solution: str) -> bool:
 def test_stub_and_solution_differ_only_in_the_blanks(path):
     stubs, solutions = exercise_cells(path), exercise_cells(solution_path(path))
     assert len(stubs) >= 3
-    assert list(stubs) == list(solutions)
+    assert sorted(stubs) == list(solutions)  # by number; in the notebook, those beyond the core path stand last
     for name, stub in stubs.items():
         assert differs_only_in_blanks(stub, solutions[name]), name
 

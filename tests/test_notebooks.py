@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from kit import tool
 from nbconvert.filters import markdown2html
 from PIL import Image
 
@@ -20,6 +21,7 @@ from monodepth_lib.commands import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = [run.notebook_path(name) for name in run.NOTEBOOKS]
+minutes = tool("minutes")
 SETTINGS = {"data_dir", "cameras", "profile", "seed"}
 
 
@@ -72,6 +74,23 @@ class TestStored:
                     numbers = re.findall(r"\d+\.\d+", paragraph) or re.findall(r"\d+", paragraph)
                     assert numbers, paragraph
                     assert [n for n in numbers if n not in said] == [], paragraph
+
+    def test_cells_are_short(self, path):
+        """Code: twenty lines. Prose of the core: six, without headings, tables, folded answers and closing lists."""
+        core = True
+        for cell in read(path).cells:
+            if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                assert len(cell.source.splitlines()) <= 20, cell.id
+            core = core and not cell.source.startswith("## Going further")
+            if cell.cell_type == "markdown" and core and "## Summary" not in cell.source:
+                shown = re.sub(r"<details>.*?</details>", "", cell.source, flags=re.DOTALL)
+                prose = [line for line in shown.splitlines() if line.strip()]
+                assert sum(not line.startswith(("#", "|", "<!--")) for line in prose) <= 6, cell.id
+
+    def test_the_card_says_the_minutes_of_the_rule(self, path):
+        core, total = minutes.work(path)
+        if path.stem not in ("00_first_look", "08_your_own"):  # play and homework take longer
+            assert minutes.card(path) == [minutes.rounded(core.minutes), minutes.rounded(total.minutes)]
 
     def test_hints_and_answers_stay_folded_in_an_exported_page(self, path):
         for cell in read(path).cells:

@@ -75,7 +75,7 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             try:
                 there = sorted(p for p in path.iterdir() if not p.name.startswith(".") and os.path.isfile(p))
             except OSError as error:
-                problems.append(f"{path} may not be read ({error.strerror}): give yourself the right to it")
+                problems.append(f"{path} may not be read ({error.strerror}): change its permissions (chmod u+rx)")
                 continue
             files = [p for p in there if p.suffix.lower() in (*PICTURES, *CLIPS)]
             others = Counter(p.suffix.lower() for p in there if p not in files and p.suffix.lower() in OTHERS)
