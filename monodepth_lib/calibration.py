@@ -36,7 +36,7 @@ class Calibration:
 
     @property
     def focal_baseline(self) -> float:
-        """f·B/W in metres: depth = metres / d, with d the disparity as a fraction of the width (any picture size)."""
+        """f·B/W in metres: depth = focal_baseline / d, with d the disparity as a fraction of its picture's width."""
         return self.focal_px * self.baseline_m / self.width
 
 

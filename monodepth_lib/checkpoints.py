@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from .data import process
+from .devices import process
 from .files import atomic_write, project_root
 from .networks import Monodepth, get_model
 

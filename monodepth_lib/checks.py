@@ -1,7 +1,7 @@
 """What an exercise's answer lacks, in words: `check("3.1", my_function)` in a notebook's exercise cell.
 
-An exercise is a function here that takes the student's answer and returns None when it is right, else one sentence that
-says what was expected, what came, and, for the mistakes that are often made, what to look at.
+The exercise 3.1 is the function `exercise_3_1` here. It takes the student's answer and returns None when it is right,
+else one sentence that says what was expected, what came, and, for the mistakes that are often made, what to look at.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ from . import depth, gif, losses, networks, testing, training
 from .transforms import change_colours
 
 Judge = Callable[[Any], str | None]
-EXERCISES: dict[str, Judge] = {}
+NOT_DONE = "not done yet: replace the ... with your answer"
 SOLVED: set[str] = set()  # exercises whose last check was right, in this session of the notebook
 NOT_THE_STUDENTS = tuple({str(Path(__file__).parent), *sysconfig.get_paths().values(), "<frozen"})
-
-
-def exercise(name: str) -> Callable[[Judge], Judge]:
-    """Registers the judge of exercise `name` ("chapter.number")."""
-
-    def register(judge: Judge) -> Judge:
-        EXERCISES[name] = judge
-        return judge
-
-    return register
 
 
 def compare(got: Any, expected: Any, hints: list[tuple[Any, str]] = [], tolerance: float = 1e-3) -> str | None:  # noqa: B006
     """None when `got` is `expected` within `tolerance`, else a sentence; `hints`: (typical wrong value, what to ask).
 
-    Numbers, sequences of numbers and tensors are compared alike, by shape and by the largest difference.
+    Numbers, tensors and sequences of both are compared alike, by shape and by the largest difference.
     """
-    if got is ... or got is None:
-        return "not done yet: replace the ... with your answer"
+    if is_blank(got):
+        return NOT_DONE
     try:
-        values = torch.as_tensor(got, dtype=torch.float64)
+        values = as_numbers(got)
     except (TypeError, ValueError, RuntimeError):
         return f"expected numbers, got {type(got).__name__}"
-    target = torch.as_tensor(expected, dtype=torch.float64)
+    target = as_numbers(expected)
     if values.shape != target.shape:
         return f"expected shape {tuple(target.shape)}, got {tuple(values.shape)}"
     if torch.allclose(values, target, atol=tolerance, rtol=0):
         return None
     for wrong, question in hints:
-        if torch.allclose(values, torch.as_tensor(wrong, dtype=torch.float64), atol=tolerance, rtol=0):
+        if torch.allclose(values, as_numbers(wrong), atol=tolerance, rtol=0):
             return f"expected {say(target)}, got {say(values)}: {question}"
     return f"expected {say(target)}, got {say(values)}"
+
+
+def is_blank(got: Any) -> bool:
+    """Is an answer, or a part of it, still the ... of the stub?"""
+    return got is ... or got is None or (isinstance(got, list | tuple) and any(map(is_blank, got)))
+
+
+def as_numbers(got: Any) -> torch.Tensor:
+    """A number, a tensor, or a sequence of both as one tensor."""
+    if isinstance(got, list | tuple) and got:
+        return torch.stack([as_numbers(value) for value in got])
+    return torch.as_tensor(got, dtype=torch.float64).detach()
 
 
 def say(values: torch.Tensor) -> str:
@@ -67,12 +69,12 @@ def judge(name: str, answer: Any) -> str | None:
     if name not in EXERCISES:
         raise KeyError(f"no exercise is numbered {name!r}; there are {', '.join(sorted(EXERCISES))}")
     if answer is ...:
-        return "not done yet: replace the ... with your answer"
+        return NOT_DONE
     try:
         return EXERCISES[name](answer)
     except Exception as error:
         if "ellipsis" in str(error):  # a blank was reckoned with
-            return compare(..., 0)
+            return NOT_DONE
         return f"your code raised {type(error).__name__}: {error}{last_own_line(error)}"
 
 
@@ -107,8 +109,7 @@ def tally(chapter: str) -> None:
 # --- 01 data preparation ----------------------------------------------------------------------------------------
 
 
-@exercise("1.1")
-def _1_1(answer) -> str | None:
+def exercise_1_1(answer) -> str | None:
     disparity, focal, baseline = 5.0, 100.0, 0.5
     hints = [
         (disparity / (focal * baseline), "is the fraction upside down? Near things have the larger disparity"),
@@ -118,8 +119,7 @@ def _1_1(answer) -> str | None:
     return compare(answer(disparity, focal, baseline), focal * baseline / disparity, hints)
 
 
-@exercise("1.2")
-def _1_2(answer) -> str | None:
+def exercise_1_2(answer) -> str | None:
     left = [[720.0, 0, 610, 45], [0, 720, 173, 0], [0, 0, 1, 0]]
     right = [[720.0, 0, 610, -339], [0, 720, 173, 0], [0, 0, 1, 0]]
     hints = [
@@ -130,8 +130,7 @@ def _1_2(answer) -> str | None:
     return compare(answer(torch.tensor(left), torch.tensor(right)), 384 / 720, hints)
 
 
-@exercise("1.3")
-def _1_3(answer) -> str | None:
+def exercise_1_3(answer) -> str | None:
     train = ["drive_1/0000", "drive_1/0002", "drive_1/0004", "drive_2/0000", "drive_2/0001"]
     val = ["drive_1/0001", "drive_1/0003", "drive_1/0005", "drive_3/0000"]
     hints = [
@@ -144,8 +143,7 @@ def _1_3(answer) -> str | None:
     return compare(answer(train, val), 0.75, hints)
 
 
-@exercise("1.4")
-def _1_4(answer) -> str | None:
+def exercise_1_4(answer) -> str | None:
     wide = torch.rand(24, 80, generator=torch.Generator().manual_seed(4))
     left, right = wide[:, :64], wide[:, 7:71]  # what the left view has at x, the right one has at x - 7
     right = right.clone()
@@ -163,15 +161,7 @@ def _1_4(answer) -> str | None:
 # --- 02 transforms ----------------------------------------------------------------------------------------------
 
 
-def _views(got: Any) -> Any:
-    """A pair of views as one tensor; ... where one of them is still a blank."""
-    if got is ... or got is None:
-        return ...
-    return ... if any(view is ... or view is None for view in got) else torch.stack(list(got))
-
-
-@exercise("2.1")
-def _2_1(answer) -> str | None:
+def exercise_2_1(answer) -> str | None:
     hints = [
         (24.0, "the fraction of the width stays, but what is it in px of the smaller picture?"),
         (24.0 * 1242 / 512, "is the ratio upside down? The picture gets smaller"),
@@ -180,8 +170,7 @@ def _2_1(answer) -> str | None:
     return compare(answer(24.0, 1242, 512), 24.0 * 512 / 1242, hints)
 
 
-@exercise("2.2")
-def _2_2(answer) -> str | None:
+def exercise_2_2(answer) -> str | None:
     left = torch.arange(24.0).reshape(3, 2, 4) / 24
     right = 1 - left
     hints = [
@@ -189,11 +178,10 @@ def _2_2(answer) -> str | None:
         (torch.stack([right, left]), "swapped, but not mirrored"),
         (torch.stack([right.flip(-2), left.flip(-2)]), "upside down: columns are the last dimension"),
     ]
-    return compare(_views(answer(left, right)), torch.stack([right.flip(-1), left.flip(-1)]), hints)
+    return compare(answer(left, right), torch.stack([right.flip(-1), left.flip(-1)]), hints)
 
 
-@exercise("2.3")
-def _2_3(answer) -> str | None:
+def exercise_2_3(answer) -> str | None:
     image = torch.tensor([0.1, 0.4, 0.9]).expand(3, 2, 3).clone()
     gamma, brightness, colour = 1.2, 1.5, torch.tensor([0.8, 1.0, 1.2])
     scale = brightness * colour.reshape(3, 1, 1)
@@ -208,17 +196,17 @@ def _2_3(answer) -> str | None:
     return "the image given was changed as well: make a new one" if not torch.equal(image, kept) else result
 
 
-@exercise("2.4")
-def _2_4(answer) -> str | None:
+def exercise_2_4(answer) -> str | None:
     view = torch.linspace(0, 0.4, 24).reshape(3, 2, 4)
     means = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for _ in range(20):
             left, right = view.clone(), view.clone()
-            got = _views(answer(left, right))
-            if got is ...:
-                return compare(got, 0)
+            got = answer(left, right)
+            if is_blank(got):
+                return NOT_DONE
+            got = torch.stack(list(got))
             if not (torch.equal(left, view) and torch.equal(right, view)):
                 return "the views given were changed as well: the dataset's own picture must stay as it is"
             if got.shape != (2, 3, 2, 4):
@@ -227,7 +215,7 @@ def _2_4(answer) -> str | None:
                 return "one picture, given as both views, came back as two: draw one factor and use it for both"
             means.append(float(got[0].mean() / view.mean()))
         brighter = torch.full_like(view, 0.9)
-        unlike = torch.stack([_views(answer(view.clone(), brighter.clone())) for _ in range(20)]).flatten(2).mean(-1)
+        unlike = as_numbers([answer(view.clone(), brighter.clone()) for _ in range(20)]).flatten(2).mean(-1)
     low, high = min(means), max(means)
     if high - low < 0.1:
         return f"twenty calls gave nearly the same brightness, {means[0]:.3f}: draw a new factor in every call"
@@ -240,8 +228,7 @@ def _2_4(answer) -> str | None:
     return None
 
 
-@exercise("2.5")
-def _2_5(answer) -> str | None:
+def exercise_2_5(answer) -> str | None:
     hints = [
         (0.3095, "unchanged is right for a resize; a crop leaves f as it is and makes W smaller"),
         (0.3095 * 1000 / 1242, "is the ratio upside down? f·B stays, and it is divided by a smaller W"),
@@ -261,8 +248,7 @@ def _street(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, to
     return views[0], views[1], maps[0], maps[1]
 
 
-@exercise("3.1")
-def _3_1(answer) -> str | None:
+def exercise_3_1(answer) -> str | None:
     _, right, disparity, _ = _street()
     hints = [
         (losses.warp(right, disparity), "the right view shows everything further LEFT: which sign does d^l need?"),
@@ -272,8 +258,7 @@ def _3_1(answer) -> str | None:
     return compare(answer(right, disparity), losses.warp(right, -disparity), hints)
 
 
-@exercise("3.2")
-def _3_2(answer) -> str | None:
+def exercise_3_2(answer) -> str | None:
     generator = torch.Generator().manual_seed(1)
     right = torch.rand(40, generator=generator)
     left = right.roll(4)  # shown 4 px further left on the right: left[x] = right[x - 4]
@@ -299,12 +284,10 @@ def _3_2(answer) -> str | None:
         ([2, 3, 2], "that is the position in the list: which shift stands there?"),
         (pick(min, half=0), "one pixel alone is found in many places: compare five"),
     ]
-    got = [answer(*case) for case in cases]
-    return compare(... if any(value is ... or value is None for value in got) else got, expected, hints)
+    return compare([answer(*case) for case in cases], expected, hints)
 
 
-@exercise("3.3")
-def _3_3(answer) -> str | None:
+def exercise_3_3(answer) -> str | None:
     image, _, disparity, _ = _street()
     steps, edges = disparity.diff(dim=-1).abs(), image.diff(dim=-1)
     mean = edges.abs().mean(1, keepdim=True)
@@ -320,8 +303,7 @@ def _3_3(answer) -> str | None:
     return compare(answer(disparity, image), (steps * torch.exp(-mean)).mean(), hints, tolerance=1e-4)
 
 
-@exercise("3.4")
-def _3_4(answer) -> str | None:
+def exercise_3_4(answer) -> str | None:
     _, _, d_l, d_r = _street()
     d_l, d_r, limit = d_l / 2, d_r / 2, 0.02
 
@@ -339,8 +321,7 @@ def _3_4(answer) -> str | None:
     return compare(answer(d_l, d_r, limit), expected, hints)
 
 
-@exercise("3.5")
-def _3_5(answer) -> str | None:
+def exercise_3_5(answer) -> str | None:
     right = torch.tensor([0.1, 0.2, 0.6, 0.5, 0.9, 0.3, 0.4, 0.8])
     cases = [(0.9, 5, 0.2), (0.2, 6, 0.3), (0.1, 6, 0.45)]  # value of the left pixel, its column, disparity
     expected, no_width, no_sign, no_minus = [], [], [], []
@@ -358,22 +339,13 @@ def _3_5(answer) -> str | None:
         (no_sign, "the cost is |difference|: its slope has the sign of the difference"),
         (no_minus, "a larger d moves the fetch to the LEFT: one minus is missing (or one too many)"),
     ]
-    got = [answer(value, right, x, d) for value, x, d in cases]
-    return compare(... if any(value is ... or value is None for value in got) else got, expected, hints)
+    return compare([answer(value, right, x, d) for value, x, d in cases], expected, hints)
 
 
 # --- 04 networks ------------------------------------------------------------------------------------------------
 
 
-def compare_each(got: list, expected: Any, hints: list[tuple[Any, str]], tolerance: float = 1e-3) -> str | None:
-    """`compare` for the answers to several cases, as numbers or tensors: one blank makes it "not done yet"."""
-    if got is ... or any(value is ... or value is None for value in got):
-        return compare(..., expected)
-    return compare(torch.stack([torch.as_tensor(value).double() for value in got]), expected, hints, tolerance)
-
-
-@exercise("4.1")
-def _4_1(answer) -> str | None:
+def exercise_4_1(answer) -> str | None:
     starts = [0.03, 0.06, 0.15]
     expected = [math.log(d / (networks.MAX_DISPARITY - d)) for d in starts]
     hints = [
@@ -381,34 +353,29 @@ def _4_1(answer) -> str | None:
         ([math.log(d) for d in starts], "what must be divided by what, inside the logarithm?"),
         ([-z for z in expected], "is the fraction upside down? Small disparities need a negative bias"),
     ]
-    return compare_each([answer(d) for d in starts], expected, hints)
+    return compare([answer(d) for d in starts], expected, hints)
 
 
-@exercise("4.2")
-def _4_2(answer) -> str | None:
+def exercise_4_2(answer) -> str | None:
     layers = [(3, 16, 3, 1, 64, 208), (64, 128, 1, 2, 32, 104), (16, 32, 3, 2, 64, 208)]
     expected, full_size, no_kernel, side = [], [], [], []
     for c_in, c_out, kernel, stride, height, width in layers:
         layer = torch.nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
         numbers = layer.weight.numel()
         rows, columns = layer(torch.zeros(1, c_in, height, width)).shape[-2:]
-        expected += [numbers, numbers * rows * columns]
-        full_size += [numbers, numbers * height * width]
-        no_kernel += [c_in * c_out, c_in * c_out * rows * columns]
-        side += [c_in * c_out * kernel, c_in * c_out * kernel * rows * columns]
-    got = [answer(*layer) for layer in layers]
+        expected.append([numbers, numbers * rows * columns])
+        full_size.append([numbers, numbers * height * width])
+        no_kernel.append([c_in * c_out, c_in * c_out * rows * columns])
+        side.append([c_in * c_out * kernel, c_in * c_out * kernel * rows * columns])
     hints = [
         (full_size, "with stride 2, how many pixels does the output have?"),
         (no_kernel, "the kernel has kernel x kernel positions, each with its own numbers"),
         (side, "the kernel is a square"),
     ]
-    flat = [value for pair in got if pair is not ... and pair is not None for value in pair]
-    done: Any = flat if len(flat) == len(expected) else ...
-    return compare_each(done, expected, hints)
+    return compare([answer(*layer) for layer in layers], expected, hints)
 
 
-@exercise("4.3")
-def _4_3(answer) -> str | None:
+def exercise_4_3(answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     x, skip = torch.rand(1, 2, 3, 4, generator=generator), torch.rand(1, 3, 6, 8, generator=generator)
 
@@ -433,8 +400,7 @@ def _4_3(answer) -> str | None:
     return compare(answer(x, skip, up, join), level("nearest", False), hints)
 
 
-@exercise("4.4")
-def _4_4(answer) -> str | None:
+def exercise_4_4(answer) -> str | None:
     x = torch.tensor([1.0, 2.0, 6.0])
     running = torch.tensor(2.0), torch.tensor(4.0)
     layer = torch.nn.BatchNorm1d(1)
@@ -455,14 +421,13 @@ def _4_4(answer) -> str | None:
         rooted = (x - x.mean()) / (x.std(correction=correction) + 1e-5).sqrt()
         question = "x.std() is the root already, and the last line takes it once more: give it the variance"
         hints += [(torch.stack([rooted, evaluated]), question)]
-    return compare_each([answer(x, *running, training) for training in (True, False)], expected, hints)
+    return compare([answer(x, *running, training) for training in (True, False)], expected, hints)
 
 
 # --- 05 training ------------------------------------------------------------------------------------------------
 
 
-@exercise("5.1")
-def _5_1(answer) -> str | None:
+def exercise_5_1(answer) -> str | None:
     steps = 10
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
     scheduler, expected = training.schedule(optimizer, steps), list[float]()
@@ -476,11 +441,10 @@ def _5_1(answer) -> str | None:
         ([1.0 if s < 6 else 0.5 if s < 8 else 0.0 for s in range(steps)], "the half of a half is not nothing"),
         ([1.0 if s < 5 else 0.5 if s < 8 else 0.25 for s in range(steps)], "the first halving comes after 3/5"),
     ]
-    return compare_each([answer(step, steps) for step in range(steps)], expected, hints)
+    return compare([answer(step, steps) for step in range(steps)], expected, hints)
 
 
-@exercise("5.2")
-def _5_2(answer) -> str | None:
+def exercise_5_2(answer) -> str | None:
     losses, sizes = [1.0, 1.0, 4.0], [8, 8, 1]
     mean = training.AverageMeter()
     for loss, size in zip(losses, sizes, strict=True):
@@ -504,8 +468,7 @@ class _OneNumber(torch.nn.Module):
         return self.weight * image
 
 
-@exercise("5.3")
-def _5_3(answer) -> str | None:
+def exercise_5_3(answer) -> str | None:
     """Two steps of (w·left - right)² with left 1, right 3, rate 0.1, from w = 0.5."""
 
     def loss(disparities, left, right):
@@ -525,8 +488,8 @@ def _5_3(answer) -> str | None:
     weights: list[float] = []
     for _ in range(2):
         total = answer(model, optimizer, loss, batch)
-        if total is ... or total is None:
-            return compare(total, 0.0)
+        if is_blank(total):
+            return NOT_DONE
         weights.append(float(model.weight.detach()))
     hints = [
         ([0.5, 0.5], "the weight did not move: is there a backward, and after it the optimizer's step?"),
@@ -536,8 +499,7 @@ def _5_3(answer) -> str | None:
     return compare(weights, by_hand(1, True), hints)
 
 
-@exercise("5.4")
-def _5_4(answer) -> str | None:
+def exercise_5_4(answer) -> str | None:
     cases = [([1.5, 1.2, 1.3, 1.4, 1.1], 2), ([1.5, 1.2, 1.3, 1.1, 1.2, 1.0], 2), ([1.5, 1.4, 1.3], 1)]
     hints = [
         ([5, 6, 3], "after 2 epochs without a new best it stopped: it never saw what came later"),
@@ -545,14 +507,13 @@ def _5_4(answer) -> str | None:
         ([1, 5, 2], "epochs count from 1"),
         ([2, 4, 3], "only epochs in a row count: a new best starts the patience anew"),
     ]
-    return compare_each([answer(losses, patience) for losses, patience in cases], [2, 6, 3], hints)
+    return compare([answer(losses, patience) for losses, patience in cases], [2, 6, 3], hints)
 
 
 # --- 06 testing -------------------------------------------------------------------------------------------------
 
 
-@exercise("6.1")
-def _6_1(answer) -> str | None:
+def exercise_6_1(answer) -> str | None:
     # f·B is 360 px·m at 1248 px, 120 px·m at 416 px
     hints = [
         (90.0, "f belongs to the camera's own width: did you bring disparity and f to one width?"),
@@ -563,8 +524,7 @@ def _6_1(answer) -> str | None:
     return compare(answer(4.0, 416, 720.0, 0.5, 1248), 30.0, hints)
 
 
-@exercise("6.2")
-def _6_2(answer) -> str | None:
+def exercise_6_2(answer) -> str | None:
     truth = torch.tensor([[0.0, 10.0, 10.0, 10.0, 10.0]])
     predicted = torch.tensor([[5.0, 10.0, 12.0, 7.8, 13.0]])  # 7.8 is within a quarter of 10, but 10 / 7.8 is 1.28
     hints = [
@@ -576,8 +536,7 @@ def _6_2(answer) -> str | None:
     return compare(answer(predicted, truth), 0.5, hints)
 
 
-@exercise("6.3")
-def _6_3(answer) -> str | None:
+def exercise_6_3(answer) -> str | None:
     truth = torch.tensor([5.0, 10.0, 18.0, 20.0, 30.0, 0.0])
     predicted = torch.tensor([6.0, 14.0, 24.0, 30.0, 12.0, 50.0])
     hints = [  # true: pixels 1 and 2
@@ -591,8 +550,7 @@ def _6_3(answer) -> str | None:
     return compare(answer(predicted, truth, 10.0, 20.0), (0.4 + 1 / 3) / 2, hints)
 
 
-@exercise("6.4")
-def _6_4(answer) -> str | None:
+def exercise_6_4(answer) -> str | None:
     plain, other = torch.linspace(0.10, 0.20, 41), torch.linspace(0.30, 0.05, 41)
     back = other.flip(0)
     hints = [
@@ -606,8 +564,7 @@ def _6_4(answer) -> str | None:
 # --- 07 gif -----------------------------------------------------------------------------------------------------
 
 
-@exercise("7.1")
-def _7_1(answer) -> str | None:
+def exercise_7_1(answer) -> str | None:
     hints = [  # 0.3 m / 10 m = 0.03, between 0.01 and 0.11
         (0.3, "did you leave out the low end of the scale?"),
         (0.03, "that is the disparity: how far is it on the way from low to high?"),
@@ -618,8 +575,7 @@ def _7_1(answer) -> str | None:
     return compare(answer(10.0, 0.3, 0.01, 0.11), 0.2, hints)
 
 
-@exercise("7.2")
-def _7_2(answer) -> str | None:
+def exercise_7_2(answer) -> str | None:
     clip = torch.tensor([[[0.1, 0.2]], [[0.2, 0.1]], [[0.4, 0.1]]])
     hints = [
         ([0.0, 0.1], "rises and falls cancel: did you take the absolute value?"),
@@ -630,8 +586,7 @@ def _7_2(answer) -> str | None:
     return compare(answer(clip), gif.flicker(clip.numpy()), hints)
 
 
-@exercise("7.3")
-def _7_3(answer) -> str | None:
+def exercise_7_3(answer) -> str | None:
     depths = torch.zeros(40, 90)
     depths[30, 80] = 10.0
     expected = depth.point_cloud(depths, 100.0, (30.0, 10.0))[30, 80]  # 50 px right, 20 px below the centre
@@ -646,8 +601,7 @@ def _7_3(answer) -> str | None:
     return compare(answer(80, 30, 10.0, 100.0, (30.0, 10.0)), expected, hints)
 
 
-@exercise("7.4")
-def _7_4(answer) -> str | None:
+def exercise_7_4(answer) -> str | None:
     points = torch.tensor(
         [
             [0.0, 0.0, 0.0],  # unknown
@@ -673,13 +627,10 @@ def _7_4(answer) -> str | None:
 # --- 08 your own ------------------------------------------------------------------------------------------------
 
 
-@exercise("8.1")
-def _8_1(answer) -> str | None:
-    return _2_2(answer)
+exercise_8_1 = exercise_2_2
 
 
-@exercise("8.2")
-def _8_2(answer) -> str | None:
+def exercise_8_2(answer) -> str | None:
     _, right, disparity, _ = _street()
     shift = disparity.clone().requires_grad_()
     got = answer(right, shift)
@@ -701,7 +652,7 @@ def _8_2(answer) -> str | None:
         (other(corners=True), "x and y are pixel centres: align_corners"),
         (other(swapped=True), "grid_sample wants (x, y) in the last dimension, x first"),
     ]
-    lacks = compare(got if got is ... or got is None else got.detach(), expected, hints)
+    lacks = compare(got, expected, hints)
     if lacks is None:
         (wanted,) = torch.autograd.grad(losses.warp(right, shift).square().sum(), shift)
         gradient = torch.autograd.grad(got.square().sum(), shift)[0] if got.requires_grad else 0 * wanted
@@ -710,8 +661,7 @@ def _8_2(answer) -> str | None:
     return lacks
 
 
-@exercise("8.3")
-def _8_3(answer) -> str | None:
+def exercise_8_3(answer) -> str | None:
     a, b, _, _ = _street()
     mean_a, mean_b, mean_ab, mean_squares = (losses.box_sum(v) / 9 for v in (a, b, a * b, a * a + b * b))
     means = (2 * mean_a * mean_b + 0.01**2) / (mean_a**2 + mean_b**2 + 0.01**2)
@@ -726,8 +676,7 @@ def _8_3(answer) -> str | None:
     return compare(answer(a, b), losses.ssim(a, b), hints)
 
 
-@exercise("8.4")
-def _8_4(answer) -> str | None:
+def exercise_8_4(answer) -> str | None:
     image, _, disparity, _ = _street()
 
     def term(dim: int, sign: int = -1, channels: Callable = lambda edge: edge.abs().mean(1, keepdim=True)):
@@ -745,8 +694,7 @@ def _8_4(answer) -> str | None:
     return compare(answer(disparity, image), losses.smoothness_loss(disparity, image), hints, tolerance=1e-4)
 
 
-@exercise("8.5")
-def _8_5(answer) -> str | None:
+def exercise_8_5(answer) -> str | None:
     _, _, d_l, d_r = _street()
     d_l, d_r = d_l / 2, d_r / 2
 
@@ -764,8 +712,7 @@ def _8_5(answer) -> str | None:
     return compare(answer(d_l, d_r), losses.consistency_loss(d_l, d_r), hints, tolerance=1e-4)
 
 
-@exercise("8.6")
-def _8_6(answer) -> str | None:
+def exercise_8_6(answer) -> str | None:
     plain = torch.linspace(0.10, 0.20, 41).expand(1, 2, 41)
     mirrored = torch.linspace(0.05, 0.30, 41).expand(1, 2, 41)
     hints = [
@@ -775,6 +722,13 @@ def _8_6(answer) -> str | None:
         (plain, "where is the mirrored answer?"),
     ]
     return compare(answer(plain, mirrored), testing.post_process(plain, mirrored), hints, tolerance=1e-4)
+
+
+EXERCISES: dict[str, Judge] = {
+    name.removeprefix("exercise_").replace("_", "."): function
+    for name, function in list(globals().items())
+    if name.startswith("exercise_")
+}
 
 
 def pieces(mine: dict[str, Callable], library: dict[str, Callable]) -> dict[str, Callable]:

@@ -60,7 +60,7 @@ class Protocol:
 
 
 def disparity_to_depth(disparity: Tensor, focal_baseline: float) -> Tensor:
-    """depth = f·B / (W·d): `disparity` d is a fraction of the width, `metres` the camera's f·B/W.
+    """depth = f·B / (W·d): `disparity` d is a fraction of the width, `focal_baseline` the camera's f·B/W.
 
     The fraction does not depend on the size the network works at, so neither does the depth.
     """
@@ -77,10 +77,8 @@ def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns that count: "none" all, "garg" Garg et al. (2016), "eigen" Eigen et al. (2014).
 
     Both crops are fractions of the truth's size, as in the authors' evaluation code; 375x1242 gives [153:371, 44:1197]
-    and [124:342, 44:1197]. Raises ValueError for another word.
+    and [124:342, 44:1197].
     """
-    if crop not in CROPS:
-        raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(map(repr, CROPS))}")
     top, bottom, left, right = CROPS[crop]
     return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
 
@@ -239,43 +237,3 @@ def viewer_points(
     if not keep.any():
         raise ValueError(f"no point has a known depth up to {furthest} m: raise furthest, or take another picture")
     return (flat[keep] * torch.tensor([1.0, -1.0, -1.0])).numpy(), rgb.reshape(-1, 3)[keep.numpy()]
-
-
-# --- how far can an answer be trusted? ------------------------------------------------------------------------------
-
-
-def sparsification(error: Tensor, uncertainty: Tensor, steps: int = 50) -> Tensor:
-    """Mean error of the pixels that stay when the most uncertain k/steps of them go, k = 0 ... steps: (steps + 1,).
-
-    `error` and `uncertainty` hold a number a pixel, in any shape; those whose error is nan (unknown) do not count. The
-    last value, of no pixel at all, is 0. Uncertainty that knows where the errors are makes the curve fall at once.
-    """
-    known = ~error.isnan()
-    order = uncertainty[known].argsort(descending=True, stable=True)
-    sorted_error = error[known].double()[order]
-    count = len(sorted_error)
-    if not count:
-        raise ValueError("no pixel has a known error: leave this image out")
-    left = sorted_error.flip(0).cumsum(0).flip(0)  # the sum from each place to the end
-    gone = [k * count // steps for k in range(steps)]
-    return torch.stack([*(left[first] / (count - first) for first in gone), left.new_zeros(())])
-
-
-def ause(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
-    """Area under the sparsification error: of the curve by `uncertainty` above the curve by the error itself.
-
-    AUSE = ∫ S_uncertainty(x) - S_error(x) dx over the removed share x from 0 to 1, in the unit of the error; 0 is the
-    best. Ilg et al. (ECCV 2018, arXiv 1802.07095), steps of 2 % and no normalisation as in Poggi et al. (CVPR 2020).
-    """
-    apart = sparsification(error, uncertainty, steps) - sparsification(error, error, steps)
-    return float(torch.trapezoid(apart, dx=1 / steps))
-
-
-def aurg(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
-    """Area under the random gain: of the curve by `uncertainty` below that of removing pixels at random.
-
-    AURG = mean error - ∫ S_uncertainty(x) dx (Poggi et al., CVPR 2020, arXiv 2005.06209): random removal leaves the
-    mean as it is. Higher is better; what is about 0 knows nothing of the errors.
-    """
-    curve = sparsification(error, uncertainty, steps)
-    return float(curve[0] - torch.trapezoid(curve, dx=1 / steps))

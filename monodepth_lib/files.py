@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -156,3 +157,8 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
             yield
     except Timeout as error:
         raise BlockingIOError(f"{folder} is in use by another run: wait for its end or choose another name") from error
+
+
+def write_npy_header(file: BinaryIO, shape: tuple[int, ...], kind: str = "<f4") -> None:
+    """Begins a .npy of values of a `kind` (float32 unless told), which are then written one after the other."""
+    np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})

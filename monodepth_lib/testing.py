@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +18,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import depth, kitti, stereo
-from .data import pick_device, to_device, write_npy_header
+from .calibration import nearest_file
 from .depth import Protocol
+from .devices import pick_device, to_device
 from .fast import faster_prediction
-from .files import atomic_write
-from .losses import warp
+from .files import atomic_write, write_npy_header
 from .networks import Monodepth
+from .report import Report
 
 REFERENCE_IMAGES = 200  # about as many are enough for a mean
 
@@ -198,7 +197,7 @@ def mean_depth_reference(
     def inverse_depth(chosen: Sequence[kitti.Pair]) -> Tensor:
         return depth.mean_inverse_depth((torch.from_numpy(pair.ground_truth()) for pair in chosen), size)
 
-    stored = kitti.nearest_file(known[0].folder, ["mean_inverse_depth.npy"])
+    stored = nearest_file(known[0].folder, ["mean_inverse_depth.npy"])
     held_out = {pair.folder.name for pair in known}
     learnt = [pair for pair in train if pair.truth and pair.folder.name not in held_out]
     learnt = learnt[:: max(1, round(len(learnt) / REFERENCE_IMAGES))]
@@ -231,77 +230,6 @@ def mean_depth_reference(
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Report:
-    """What `evaluate` found. `settings` (weights, data folder, ...) may be added; they are written with the figures."""
-
-    protocol: Protocol
-    drives: list[str]
-    cameras: list[str]
-    truth: list[str]  # the kinds of truth
-    truth_folders: list[str]
-    images: int
-    notes: list[str] = field(default_factory=list)
-    means: list[dict] = field(default_factory=list)  # a row an answer
-    standard_deviations: list[dict] = field(default_factory=list)
-    by_distance: list[dict] = field(default_factory=list)
-    per_image: list[dict] = field(default_factory=list)
-    confidence: dict = field(default_factory=dict)  # AUSE and AURG of the flipped answer, means over the images
-    settings: dict = field(default_factory=dict)
-
-    def text(self) -> str:
-        """What was measured and how, means, spread over the images, bands of distance, notes."""
-        scaling = "median scaling ON" if self.protocol.median_scaling else "no median scaling"
-        measured = f"{self.images} images, {' and '.join(self.cameras)} cameras, truth: {' and '.join(self.truth)}"
-        measured += f"; up to {self.protocol.cap:g} m, crop {self.protocol.crop}, {scaling}"
-        parts = [measured, table(self.means, "mean over images")]
-        parts.append(table(self.standard_deviations, "standard deviation over images"))
-        if self.protocol.median_scaling:
-            said = "each prediction was multiplied by median(truth) / median(prediction), mean ± deviation over images:"
-            rows = zip(self.means, self.standard_deviations, strict=True)
-            parts.append("\n".join([said, *(f"  {m['name']}: {m['ratio']:.3f} ± {s['ratio']:.3f}" for m, s in rows)]))
-        for low, high in dict.fromkeys((band["from"], band["to"]) for band in self.by_distance):
-            bands = [band for band in self.by_distance if (band["from"], band["to"]) == (low, high)]
-            counts = f"{bands[0]['pixels']} pixels in {bands[0]['images']} images"
-            parts.append(table(bands, f"{low:g} to {high:g} m, {counts}"))
-        if self.confidence:
-            said = "confidence by the flipped answer, on Abs Rel: AUSE {ause:.3f} (lower is better, 0 the best), "
-            parts.append((said + "AURG {aurg:.3f} (higher is better, 0 is chance)").format(**self.confidence))
-        if self.notes:
-            parts.append("\n".join(f"note: {note}" for note in self.notes))
-        return "\n\n".join(parts)
-
-    def write(self, output_dir: str | Path) -> tuple[Path, Path]:
-        """Writes `metrics.json` (all of it) and `metrics.csv` (a line an image and answer, the settings in each line).
-
-        Raises OSError naming a file that cannot be written; an earlier one then stays as it was.
-        """
-        content = asdict(self)
-        settings = {**content.pop("settings"), **content.pop("protocol")}
-        settings["cap_m"] = settings.pop("cap")
-        words = {key: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in settings.items()}
-        words |= {"cameras": " ".join(self.cameras), "truth": " ".join(self.truth), "images": self.images}
-        lines = [{**row, **words} for row in self.per_image]
-        paths = Path(output_dir) / "metrics.json", Path(output_dir) / "metrics.csv"
-        with atomic_write(paths[0]) as partial:
-            partial.write_text(
-                json.dumps({**settings, **content}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        with atomic_write(paths[1]) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(lines[0]))
-            writer.writeheader()
-            writer.writerows(lines)
-        return paths
-
-
-def table(rows: list[dict], title: str = "") -> str:
-    """Rows as aligned text, three decimals: fit for a notebook, a log and a diff."""
-    width = max(len(title), *(len(row["name"]) for row in rows))
-    lines = [f"{title:<{width}}" + "".join(f"{head:>10}" for head in depth.METRICS.values())]
-    lines += [f"{row['name']:<{width}}" + "".join(f"{row[key]:>10.3f}" for key in depth.METRICS) for row in rows]
-    return "\n".join(lines)
 
 
 def evaluate(
@@ -369,87 +297,7 @@ def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
     return [*told, *filter(None, [kitti.test_list_warning(chosen, pairs)])]
 
 
-# --- 05: what is watched while a network trains -----------------------------------------------------------------------
-
-
 def watched_abs_rel(pairs: Sequence[kitti.Pair], disparities: Iterable[np.ndarray | Tensor]) -> float:
     """Mean Abs Rel of disparities (h, w), one a pair; nan where none of the pairs has ground truth."""
     rows = score(pairs, disparities)
     return mean_row(rows, "watched")["abs_rel"] if rows else float("nan")
-
-
-def known_disparity(pair: kitti.Pair, size: tuple[int, int]) -> Tensor:
-    """Left disparity (h, w) at `size`, a fraction of the width: from the ground truth, where unknown 0.
-
-    A pair without ground truth gets the disparity that semi-global matching finds in both views (`stereo.match_views`);
-    without OpenCV it is unknown everywhere.
-    """
-    if pair.truth is None:
-        values = stereo.match_views(pair) if stereo.has_opencv() else torch.zeros(size)
-    else:
-        truth = torch.from_numpy(pair.ground_truth())
-        values = torch.where(truth > 0, pair.calibration.focal_baseline / truth.clamp(min=depth.MIN_DEPTH), 0.0)
-    return torch.nn.functional.interpolate(values[None, None].float(), size, mode="nearest")[0, 0]
-
-
-# --- confidence: where the network contradicts itself -----------------------------------------------------------------
-
-
-def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
-    """|d - d'| of maps (..., h, w): the answer d to the picture, and d' to its mirror image, turned back.
-
-    d' is worked out from `post_process`'s blend, d_pp = d + w·(d' - d) with w = m_l + (1 - m_l - m_r) / 2. On the right
-    border d' has no share in it (w = 0): the last column with w of 1/4 or more stands in.
-    """
-    width = plain.shape[-1]
-    x = torch.linspace(0, 1, width, device=plain.device)
-    left = 1 - (20 * (x - 0.05)).clamp(0, 1)
-    share = left + (1 - left - left.flip(0)) / 2
-    last = int((share >= 0.25).nonzero().max())
-    apart = (post_processed - plain).abs() / share.clamp(min=0.25)
-    return apart[..., torch.arange(width).clamp(max=last)]
-
-
-def left_right_disagreement(maps: Tensor) -> Tensor:
-    """|d_l(x) - d_r(x - d_l(x))| of a network's output (N, 2, h, w): (N, h, w), fractions of the width.
-
-    The right map is fetched where the left one points, as in the consistency loss: both should say the same.
-    """
-    left, right = maps[:, :1], maps[:, 1:]
-    return (left - warp(right, -left))[:, 0].abs()
-
-
-def score_confidence(
-    pairs: Sequence[kitti.Pair],
-    disparities: Iterable[np.ndarray | Tensor],
-    uncertainties: Iterable[np.ndarray | Tensor],
-    protocol: Protocol = Protocol(),  # noqa: B008  (it is frozen)
-) -> list[dict]:
-    """AUSE and AURG of each pair that has ground truth, on |error| / depth: rows with `name`, `ause`, `aurg`.
-
-    Both maps are (h, w), one a pair. `uncertainties` are disagreements of disparities; in metres, and as a share of the
-    depth, the same doubt is |Δd| / d, and that is what pixels are sorted by.
-    """
-    rows = []
-    for pair, disparity, uncertainty in zip(pairs, disparities, uncertainties, strict=True):
-        if pair.truth is None:
-            continue
-        truth, focal_baseline = torch.from_numpy(pair.ground_truth()), pair.calibration.focal_baseline
-        maps = torch.stack([as_map(one) for one in (disparity, uncertainty)])
-        answer, doubt = depth.resize_map(maps, truth.shape)
-        predicted = depth.disparity_to_depth(answer, focal_baseline)
-        pred, gt, _ = depth.valid_pixels(predicted, truth, protocol)
-        sorted_by = depth.valid_pixels(doubt / answer.clamp(min=1e-6), truth, Protocol(protocol.cap, protocol.crop))[0]
-        error = (pred.clamp(depth.MIN_DEPTH, protocol.cap) - gt).abs() / gt
-        rows.append({"name": pair.name, "ause": depth.ause(error, sorted_by), "aurg": depth.aurg(error, sorted_by)})
-    return rows
-
-
-def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
-    truth = torch.from_numpy(pair.ground_truth())
-    fraction = depth.resize_map(as_map(disparity), truth.shape)
-    predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
-    predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
-    truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)
-    return predicted, truth, (predicted - truth).abs() / truth

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from .checkpoints import Checkpoints, save_model, write_history
-from .data import pick_device, process, set_epoch, to_device
+from .data import set_epoch
+from .devices import autocast, pick_device, pick_precision, process, share_model, to_device
 from .fast import faster_training
 from .losses import MonodepthLoss
 from .networks import SMALLEST, Monodepth
@@ -84,23 +84,6 @@ def settings(profile: str, **changes: object) -> Settings:
             raise ValueError(f"no setting is named {name!r}; there are {', '.join(known)}")
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(PROFILES[profile], **given)  # type: ignore[arg-type]
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """ "auto" is float32 on a CPU or Apple's GPU, bf16 on a GPU that has it, else fp16; the others are themselves."""
-    if precision not in ("auto", "float32", "bf16", "fp16"):
-        raise ValueError(f"precision is {precision!r}; it must be 'auto', 'float32', 'bf16' or 'fp16'")
-    if precision != "auto":
-        return precision
-    if device.type != "cuda":
-        return "float32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Mixed precision for the network's forward pass: "float32" is none; see `pick_precision`."""
-    kind = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return contextlib.nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
 
 
 # --- one epoch --------------------------------------------------------------------------------------------------------
@@ -305,18 +288,6 @@ def train(
 def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.MultiStepLR:
     """Halves the learning rate after 3/5 and after 4/5 of all steps (paper, section 4). Call its `step` every step."""
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, [math.ceil(0.6 * steps), math.ceil(0.8 * steps)], gamma=0.5)
-
-
-def share_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` as each process trains it: the same weights at the start, and gradients averaged in every step.
-
-    Batch normalisation of one process sees its share of the batch alone. On GPUs it is turned (in place) into one that
-    takes its statistics over all of them, which torch has for CUDA only.
-    """
-    if device.type != "cuda":
-        return DistributedDataParallel(model)
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, device_ids=[device.index])
 
 
 def drive_names(loader: DataLoader | None) -> list[str]:

@@ -29,6 +29,7 @@ from . import checkpoints, data, depth, files, gif, kitti, losses, networks, plo
 
 WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
 TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
+WIDE = {"width": "60%"}  # layout of a slider
 DPI = 120  # of the figures in panels: matplotlib's 12 points are 20 px
 
 
@@ -94,10 +95,104 @@ class Panel(ipywidgets.VBox):
         self.update()
 
 
-def int_slider(value: int, low: int, high: int, description: str) -> ipywidgets.IntSlider:
-    """A slider over whole numbers that answers when it is let go, wide enough for a projector."""
-    layout = ipywidgets.Layout(width="60%")
-    return ipywidgets.IntSlider(value, low, high, description=description, continuous_update=False, layout=layout)
+def slider(
+    value: float, low: float, high: float, description: str, step: float = 1, live: bool = True
+) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
+    """A slider wide enough for a projector, over whole numbers, or over fractions where the `step` is one.
+
+    It answers while it is dragged; with `live=False`, for panels that take more than 0.15 s, when it is let go.
+    """
+    kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
+    span = {"min": low, "max": high, "step": step}
+    return kind(value=value, **span, description=description, continuous_update=live, layout=WIDE)
+
+
+def choices(options: list[float], value: float, description: str, live: bool = True) -> ipywidgets.SelectionSlider:
+    """`slider` over the numbers of a list."""
+    named = [(f"{option:g}", option) for option in options]
+    return ipywidgets.SelectionSlider(
+        options=named, value=value, description=description, continuous_update=live, layout=WIDE
+    )
+
+
+def photograph(view: torch.Tensor) -> Image.Image:
+    """A view (3, H, W) in [0, 1] as a picture."""
+    return Image.fromarray((255 * plots.to_array(view)).round().astype(np.uint8))
+
+
+def coloured(values, low: float, high: float, size: tuple[int, int], colours: str = plots.COLOURS) -> Image.Image:
+    """Values (H, W) in colours from `low` to `high`, brought to `size` (width, height) with its pixels to be seen."""
+    image = Image.fromarray(plots.colour_map(values, low, high, colours))
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def quarters(low: float, high: float, form: str) -> list[tuple[float, str]]:
+    """Five ticks of `plots.scale_bar`, from `low` to `high`."""
+    return [(share / 4, format(low + share / 4 * (high - low), form)) for share in range(5)]
+
+
+def sentence(words: str) -> Image.Image:
+    """A strip with one line of words."""
+    strip = Image.new("RGB", (WIDTH, LINE), "white")
+    ImageDraw.Draw(strip).text((4, 1), words, fill="black", font=plots.text_font(TEXT))
+    return strip
+
+
+def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], columns: int = 2) -> Image.Image:
+    """Pictures of one size in columns, each under its title, and strips `below` as they come."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * (height + LINE) + sum(strip.height for strip in below)), "white")
+    pen, font = ImageDraw.Draw(sheet), plots.text_font(TEXT)
+    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
+        x, y = index % columns * width, index // columns * (height + LINE)
+        pen.text((x + 4, y + 1), title, fill="black", font=font)
+        sheet.paste(image, (x, y + LINE))
+    y = rows * (height + LINE)
+    for strip in below:
+        sheet.paste(strip, (0, y))
+        y += strip.height
+    return sheet
+
+
+class Chart:
+    """A figure laid out once, of which only the `moving` artists are drawn anew: some milliseconds a picture."""
+
+    def __init__(self, figure: Figure, moving: Sequence[Artist]):
+        self.moving = moving
+        for artist in moving:
+            artist.set_animated(True)  # left out of the background
+        self.canvas = FigureCanvasAgg(figure)
+        self.canvas.draw()
+        figure.set_layout_engine("none")
+        self.background = self.canvas.copy_from_bbox(figure.bbox)
+
+    def image(self) -> Image.Image:
+        self.canvas.restore_region(self.background)
+        for artist in self.moving:
+            artist.draw(self.canvas.get_renderer())
+        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3].copy())
+
+
+def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] | None]) -> None:
+    """A click on the panel's picture, and the pointer dragged over it, move controls; everything happens offline.
+
+    `place(x, y)`, in px of the picture, says which controls get which values, or None where there is nothing to pick.
+    """
+
+    def heard(event: dict) -> None:
+        if event["type"] == "mousemove" and not event.get("buttons"):
+            return
+        values = place(event["dataX"], event["dataY"])
+        if values:
+            panel.move(**values)
+
+    look = {"source": panel.picture, "prevent_default_action": True}  # a browser would drag the picture away
+    click = ipyevents.Event(watched_events=["mousedown"], **look)
+    drag = ipyevents.Event(watched_events=["mousemove"], throttle_or_debounce="throttle", wait=120, **look)
+    for event in (click, drag):
+        event.on_dom_event(heard)
+    panel.pointer = click, drag
 
 
 # --- 01 ---
@@ -140,24 +235,15 @@ def views_panel(pairs: Sequence[kitti.Pair], width: int = 416) -> Panel:
         bar = plots.scale_bar(ticks, 2 * wide, "|left - right|, of 255", text=16)
         return tiles([Image.fromarray(image) for image in images], titles, [bar])
 
-    controls: dict[str, ipywidgets.ValueWidget] = {
-        "pair": int_slider(0, 0, len(pairs) - 1, "pair"),
-        "shift": int_slider(0, 0, 60, "shift (px)"),
-        "rows": int_slider(0, -8, 8, "rows (px)"),
+    controls = {
+        "pair": slider(0, 0, len(pairs) - 1, "pair"),
+        "shift": slider(0, 0, 60, "shift (px)"),
+        "rows": slider(0, -8, 8, "rows (px)"),
     }
-    live(*controls.values())
     return Panel(draw, controls, width=2 * width)
 
 
 # --- 02 ---
-
-
-def float_slider(value: float, low: float, high: float, description: str) -> ipywidgets.FloatSlider:
-    """`int_slider` for factors, in steps of a twentieth."""
-    layout = ipywidgets.Layout(width="60%")
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=0.05, description=description, continuous_update=False, layout=layout
-    )
 
 
 def augment_panel(sample: dict, width: int = 416) -> Panel:
@@ -168,9 +254,7 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
     """
     height = round(sample["left_image"].height * width / sample["left_image"].width)
     resized = transforms.ResizeImage((height, width))(sample)
-    views = {
-        flip: transforms.ToTensor()(transforms.RandomFlip(p=float(flip))(resized)) for flip in (False, True)
-    }  # fmt: skip
+    views = [transforms.ToTensor()(transforms.RandomFlip(p=p)(resized)) for p in (0.0, 1.0)]
 
     def draw(gamma: float, brightness: float, red: float, green: float, blue: float, flip: bool) -> Image.Image:
         colour = torch.tensor([red, green, blue])
@@ -178,69 +262,22 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
         for view, name in zip(transforms.VIEWS, ("left", "right"), strict=True):
             changed = transforms.change_colours(views[flip][view], gamma, brightness, colour)
             clipped = (changed == 1).float().mean()
-            images.append(Image.fromarray((plots.to_array(changed) * 255).round().astype(np.uint8)))
+            images.append(photograph(changed))
             titles.append(f"{name}: mean {changed.mean():.2f}, {100 * clipped:.0f} % at 1")
         return tiles(images, titles, [])
 
     controls: dict[str, ipywidgets.ValueWidget] = {
-        "gamma": float_slider(1.0, 0.8, 1.2, "gamma"),
-        "brightness": float_slider(1.0, 0.5, 2.0, "brightness"),
-        "red": float_slider(1.0, 0.8, 1.2, "red"),
-        "green": float_slider(1.0, 0.8, 1.2, "green"),
-        "blue": float_slider(1.0, 0.8, 1.2, "blue"),
+        "gamma": slider(1.0, 0.8, 1.2, "gamma", 0.05),
+        "brightness": slider(1.0, 0.5, 2.0, "brightness", 0.05),
+        "red": slider(1.0, 0.8, 1.2, "red", 0.05),
+        "green": slider(1.0, 0.8, 1.2, "green", 0.05),
+        "blue": slider(1.0, 0.8, 1.2, "blue", 0.05),
         "flip": ipywidgets.Checkbox(False, description="flip"),
     }
-    live(*controls.values())
     return Panel(draw, controls, width=2 * width)
 
 
 # --- 03 ---
-
-
-class Chart:
-    """A figure laid out once, of which only the `moving` artists are drawn anew: some milliseconds a picture."""
-
-    def __init__(self, figure: Figure, moving: Sequence[Artist]):
-        self.moving = moving
-        for artist in moving:
-            artist.set_animated(True)  # left out of the background
-        self.canvas = FigureCanvasAgg(figure)
-        self.canvas.draw()
-        figure.set_layout_engine("none")
-        self.background = self.canvas.copy_from_bbox(figure.bbox)
-
-    def image(self) -> Image.Image:
-        self.canvas.restore_region(self.background)
-        for artist in self.moving:
-            artist.draw(self.canvas.get_renderer())
-        return Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3].copy())
-
-
-def live(*sliders: ipywidgets.ValueWidget) -> None:
-    """These sliders answer while they are dragged: for panels that draw in less than 0.15 s."""
-    for slider in sliders:
-        slider.continuous_update = True
-
-
-def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] | None]) -> None:
-    """A click on the panel's picture, and the pointer dragged over it, move controls; everything happens offline.
-
-    `place(x, y)`, in px of the picture, says which controls get which values, or None where there is nothing to pick.
-    """
-
-    def heard(event: dict) -> None:
-        if event["type"] == "mousemove" and not event.get("buttons"):
-            return
-        values = place(event["dataX"], event["dataY"])
-        if values:
-            panel.move(**values)
-
-    look = {"source": panel.picture, "prevent_default_action": True}  # a browser would drag the picture away
-    click = ipyevents.Event(watched_events=["mousedown"], **look)
-    drag = ipyevents.Event(watched_events=["mousemove"], throttle_or_debounce="throttle", wait=120, **look)
-    for event in (click, drag):
-        event.on_dom_event(heard)
-    panel.pointer = click, drag
 
 
 def framed(image: Image.Image, box: tuple[float, float, float, float], line: float | None = None) -> Image.Image:
@@ -267,8 +304,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     moves the rectangle, a click on the curve the shift. The curve is the mean cost of the rectangle's pixels.
     """
     height, width = left.shape[-2:]
-    size = WIDTH // 2, round(WIDTH / 2 * height / width)
-    enlarged = size[0] / width
+    tall, enlarged = round(WIDTH / 2 * height / width), WIDTH // 2 / width
 
     def fetch(shift: int) -> torch.Tensor:
         return losses.warp(right, torch.full((1, 1, height, width), -shift / width))
@@ -285,8 +321,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
 
     bars = Image.new("RGB", (WIDTH, 2 * 16 + 10), "white")
     for place, (label, high) in enumerate((("residual", 0.5), ("SSIM cost", 1.0))):
-        ticks = [(share / 4, f"{high * share / 4:g}") for share in range(5)]
-        bars.paste(plots.scale_bar(ticks, WIDTH // 2, label, "cividis", 16), (place * WIDTH // 2, 0))
+        bars.paste(plots.scale_bar(quarters(0, high, "g"), WIDTH // 2, label, "cividis", 16), (place * WIDTH // 2, 0))
     figure = Figure(figsize=(WIDTH / DPI, 2.3), dpi=DPI, layout="constrained")
     curve = figure.subplots()
     (line,) = curve.plot(range(limit + 1), costs[:, 0, 0], color="tab:blue", linewidth=2, label="cost")
@@ -299,21 +334,22 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     curve.legend(handles=handles, ncols=4, loc="upper right", fontsize=10, columnspacing=1, handlelength=1.5)
     chart = Chart(figure, [line, here, best, true, words])
 
-    def coloured(values: torch.Tensor, high: float) -> Image.Image:
-        image = Image.fromarray(plots.colour_map(values, 0, high, "cividis"))
-        return image.resize(size, Image.Resampling.BILINEAR)
+    def enlarge(image: Image.Image) -> Image.Image:
+        return image.resize((WIDTH // 2, tall), Image.Resampling.BILINEAR)
 
-    def photograph(view: torch.Tensor) -> Image.Image:
-        image = Image.fromarray((255 * plots.to_array(view)).round().astype(np.uint8))
-        return image.resize(size, Image.Resampling.BILINEAR)
+    def costly(values: torch.Tensor, high: float) -> Image.Image:
+        return enlarge(Image.fromarray(plots.colour_map(values, 0, high, "cividis")))
 
     def draw(shift: int, row: int, column: int, size: int) -> Image.Image:
         if not (row < height and column < width):
             raise IndexError(f"row {row}, column {column} lies outside the picture, {height} x {width}")
         half = size // 2
         rows, columns = slice(max(row - half, 0), row + half + 1), slice(max(column - half, 0), column + half + 1)
-        box = [enlarged * edge for edge in (columns.start, rows.start, columns.stop, rows.stop)]
-        moved = [box[0] - enlarged * shift, box[1], box[2] - enlarged * shift, box[3]]
+        left_edge, top, right_edge, bottom = (
+            enlarged * edge for edge in (columns.start, rows.start, columns.stop, rows.stop)
+        )
+        box = left_edge, top, right_edge, bottom
+        moved = left_edge - enlarged * shift, top, right_edge - enlarged * shift, bottom
         level = enlarged * (row + 0.5)
         rebuilt = left[0].clone()
         rebuilt[:, rows, columns] = fetch(shift)[0, :, rows, columns]
@@ -328,12 +364,11 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
         if known:
             true.set_xdata([float(truth[row, column]) * width] * 2)  # type: ignore[index]
         words.set_text(f"row {row}, column {column}: cost {cost[shift]:.3f} at {shift} px, lowest at {lowest} px")
-        tall_and_wide = box[0], box[1], box[2], box[3]
         images = [
-            framed(photograph(rebuilt), tall_and_wide, level),
-            framed(photograph(right[0]), (moved[0], moved[1], moved[2], moved[3]), level),
-            framed(coloured(residuals[shift], 0.5), tall_and_wide),
-            framed(coloured(dissimilar[shift], 1.0), tall_and_wide),
+            framed(enlarge(photograph(rebuilt)), box, level),
+            framed(enlarge(photograph(right[0])), moved, level),
+            framed(costly(residuals[shift], 0.5), box),
+            framed(costly(dissimilar[shift], 1.0), box),
         ]
         titles = ["left view, rectangle rebuilt", f"right view, fetched {shift} px further left"]
         return tiles(images, [*titles, "residual |left - rebuilt|", "(1 - SSIM) / 2"], [bars, chart.image()])
@@ -341,27 +376,25 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     panel = Panel(
         draw,
         {
-            "shift": int_slider(0, 0, limit, "shift"),
-            "row": int_slider(int(0.35 * height), 0, height - 1, "row"),
-            "column": int_slider(int(0.9 * width), 0, width - 1, "column"),
-            "size": int_slider(min(25, height // 2 * 2 - 1), 5, min(61, height), "size"),
+            "shift": slider(0, 0, limit, "shift"),
+            "row": slider(int(0.35 * height), 0, height - 1, "row"),
+            "column": slider(int(0.9 * width), 0, width - 1, "column"),
+            "size": slider(min(25, height // 2 * 2 - 1), 5, min(61, height), "size", 2),
         },
     )
-    panel.controls["size"].step = 2
 
     def pick(x: float, y: float) -> dict[str, int] | None:
-        band, down = divmod(y, size[1] + LINE)
-        side, across = divmod(x, size[0])
+        band, down = divmod(y, tall + LINE)
+        side, across = divmod(x, WIDTH // 2)
         if band < 2 and down >= LINE and side < 2:
             behind = panel.controls["shift"].value if (band, side) == (0, 1) else 0  # picked in the right view
             column = int(across / enlarged) + behind
             return {"row": min(int((down - LINE) / enlarged), height - 1), "column": min(column, width - 1)}
-        if y > 2 * (size[1] + LINE) + bars.height:
+        if y > 2 * (tall + LINE) + bars.height:
             shift = round(float(curve.transData.inverted().transform((x, 0))[0]))
             return {"shift": shift} if 0 <= shift <= limit else None
         return None
 
-    live(*panel.controls.values())
     follow_pointer(panel, pick)
     return panel
 
@@ -390,9 +423,8 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
         for label, (colour, hatch) in zip(labels, looks, strict=True)
     ]
     words = [axis.text(0, place, "", va="center") for place in places]
-    figure.legend(
-        handles=bars, loc="outside lower center", ncols=4, fontsize=10, columnspacing=1, handlelength=1.5
-    )  # fmt: skip
+    look = {"ncols": 4, "fontsize": 10, "columnspacing": 1, "handlelength": 1.5}
+    figure.legend(handles=bars, loc="outside lower center", **look)
 
     def draw(alpha: float, smoothness: float, consistency: float) -> Image.Image:
         weights = (alpha, 1 - alpha, smoothness, consistency)
@@ -413,20 +445,13 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
     draw(0.85, 0.1, 1.0)
     figure.set_layout_engine("none")  # laid out once; a move changes what is in the axes
 
-    def steps(options: list[float], value: float, description: str) -> ipywidgets.SelectionSlider:
-        layout = ipywidgets.Layout(width="60%")
-        return ipywidgets.SelectionSlider(
-            options=[(f"{option:g}", option) for option in options], value=value, description=description,
-            layout=layout,
-        )  # fmt: skip
-
     weights = [0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
     return Panel(
         draw,
         {
-            "alpha": steps([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
-            "smoothness": steps(weights, 0.1, "smoothness"),
-            "consistency": steps(weights, 1.0, "consistency"),
+            "alpha": choices([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
+            "smoothness": choices(weights, 0.1, "smoothness"),
+            "consistency": choices(weights, 1.0, "consistency"),
         },
     )
 
@@ -459,25 +484,17 @@ def free_panel(
         bars = [plots.scale_bar(ticks, WIDTH, "disparity (of the width)", text=16)]
         ticks = [(place / 10, f"{place} px") for place in range(0, 11, 2)]
         bars.append(plots.scale_bar(ticks, WIDTH, f"error, of {width} px", "cividis", 16))
-        words = Image.new("RGB", (WIDTH, LINE), "white")
-        said = ",   ".join(f"{name} {value:.2f}" for name, value in measure(both).items())
-        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
+        words = sentence(",   ".join(f"{name} {value:.2f}" for name, value in measure(both).items()))
         titles = ["true left disparity", f"left map, from {start:g}", "right map", "error of the left map"]
         return tiles(images, titles, [*bars, words])
-
-    def steps(options: list[float], value: float, description: str) -> ipywidgets.SelectionSlider:
-        return ipywidgets.SelectionSlider(
-            options=[(f"{option:g}", option) for option in options], value=value, description=description,
-            continuous_update=False, layout=ipywidgets.Layout(width="60%"),
-        )  # fmt: skip
 
     return Panel(
         draw,
         {
-            "start": steps([0.01, 0.02, 0.03, 0.06, 0.1, 0.15], 0.03, "start"),
-            "alpha": steps([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α"),
-            "smoothness": steps([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 0.1, "smoothness"),
-            "consistency": steps([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 1.0, "consistency"),
+            "start": choices([0.01, 0.02, 0.03, 0.06, 0.1, 0.15], 0.03, "start", False),
+            "alpha": choices([0.0, 0.25, 0.5, 0.85, 1.0], 0.85, "α", False),
+            "smoothness": choices([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 0.1, "smoothness", False),
+            "consistency": choices([0.0, 0.1, 0.3, 1.0, 3.0, 10.0], 1.0, "consistency", False),
         },
     )
 
@@ -494,26 +511,19 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
     last = min(len(order) for order in orders) - 1
     height, width = image.shape[-2:]
     tall = round(WIDTH * height / width)
-    picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8))
+    picture = photograph(image).resize((WIDTH, tall), Image.Resampling.NEAREST)
 
     def draw(level: int, channel: int) -> Image.Image:
         feature, number = features[level], int(orders[level][channel])
         titles = [f"the picture, {height} x {width}"]
         titles += [f"level {level} ({feature.shape[1]} x {feature.shape[2]}), channel {number} of {len(feature)}"]
         low, high = float(feature[number].min()), float(feature[number].max())
-        shown = Image.fromarray(plots.colour_map(feature[number], low, high, "cividis"))
-        ticks = [(share / 4, f"{low + share / 4 * (high - low):.1f}") for share in range(5)]
-        bar = plots.scale_bar(ticks, WIDTH, "activation", "cividis", 18)
-        images = [view.resize((WIDTH, tall), Image.Resampling.NEAREST) for view in (picture, shown)]
-        return tiles(images, titles, [bar], columns=1)
+        shown = coloured(feature[number], low, high, (WIDTH, tall), "cividis")
+        bar = plots.scale_bar(quarters(low, high, ".1f"), WIDTH, "activation", "cividis", 18)
+        return tiles([picture, shown], titles, [bar], columns=1)
 
-    controls = {
-        "level": int_slider(0, 0, len(features) - 1, "level"),
-        "channel": int_slider(0, 0, last, "channel"),
-    }
-    for slider in controls.values():
-        slider.continuous_update = True  # a move is drawn by Pillow alone
-    return Panel(draw, controls)
+    levels, channels = slider(0, 0, len(features) - 1, "level"), slider(0, 0, last, "channel")
+    return Panel(draw, {"level": levels, "channel": channels})
 
 
 # --- 05 ---
@@ -529,22 +539,19 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
     epochs = sorted(snapshots)
     high = max(float(snapshots[epochs[-1]].quantile(0.99)), 0.02)
     size = WIDTH, round(WIDTH * image.shape[-2] / image.shape[-1])
-    picture = Image.fromarray((255 * plots.to_array(image)).round().astype(np.uint8)).resize(size)
-    ticks = [(share / 4, f"{share / 4 * high:.3f}") for share in range(5)]
-    bar = plots.scale_bar(ticks, WIDTH, "disparity (fraction of the width)", text=18)
+    picture = photograph(image).resize(size)
+    bar = plots.scale_bar(quarters(0, high, ".3f"), WIDTH, "disparity (fraction of the width)", text=18)
     chart, places, foot = curves_chart(curves, epochs[0], epochs[-1])
 
     def draw(epoch: int) -> Image.Image:
         kept = max(known for known in epochs if known <= epoch)
-        coloured = Image.fromarray(plots.colour_map(snapshots[kept], 0, high)).resize(size, Image.Resampling.NEAREST)
+        disparity = coloured(snapshots[kept], 0, high, size)
         marked = chart.copy()
         pen, x = ImageDraw.Draw(marked), places[epoch]
         pen.line([(x, 0), (x, foot)], fill="black", width=2)
-        return tiles([picture, coloured], ["the picture", f"disparity after epoch {kept}"], [bar, marked], columns=1)
+        return tiles([picture, disparity], ["the picture", f"disparity after epoch {kept}"], [bar, marked], columns=1)
 
-    slider = int_slider(epochs[-1], epochs[0], epochs[-1], "epoch")
-    slider.continuous_update = True
-    return Panel(draw, {"epoch": slider})
+    return Panel(draw, {"epoch": slider(epochs[-1], epochs[0], epochs[-1], "epoch")})
 
 
 def curves_chart(
@@ -621,23 +628,6 @@ def cross_hair(image: Image.Image, down: float, right: float) -> Image.Image:
     return marked
 
 
-def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], columns: int = 2) -> Image.Image:
-    """Pictures of one size in columns, each under its title, and strips `below` as they come."""
-    width, height = images[0].size
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * (height + LINE) + sum(strip.height for strip in below)), "white")
-    pen, font = ImageDraw.Draw(sheet), plots.text_font(TEXT)
-    for index, (image, title) in enumerate(zip(images, titles, strict=True)):
-        x, y = index % columns * width, index // columns * (height + LINE)
-        pen.text((x + 4, y + 1), title, fill="black", font=font)
-        sheet.paste(image, (x, y + LINE))
-    y = rows * (height + LINE)
-    for strip in below:
-        sheet.paste(strip, (0, y))
-        y += strip.height
-    return sheet
-
-
 def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Panel:
     """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
 
@@ -705,21 +695,18 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
         else:
             shown.append(tile(disparity, 0, focal_baseline / max(reach[0], 1), plots.COLOURS))
             titles.append(f"its disparity, {disparity.shape[0]} x {disparity.shape[1]}")
-        words = Image.new("RGB", (2 * size[0], LINE), "white")
-        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
         marked = [cross_hair(image, (row + 0.5) / height, (column + 0.5) / width) for image in shown]
-        return tiles(marked, titles, [words, *bars])
+        return tiles(marked, titles, [sentence(said), *bars])
 
-    layout = ipywidgets.Layout(width="60%")
     reach = ipywidgets.IntRangeSlider(
-        value=(4, 50), min=1, max=100, description="metres", continuous_update=False, layout=layout
+        value=(4, 50), min=1, max=100, description="metres", continuous_update=False, layout=WIDE
     )
     controls: dict[str, ipywidgets.ValueWidget] = {
-        "frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame"),
-        "scale": int_slider(0, 0, 3, "scale"),
+        "frame": slider(len(pairs) // 2, 0, len(pairs) - 1, "frame", live=False),
+        "scale": slider(0, 0, 3, "scale", live=False),
         "reach": reach,
-        "row": int_slider(height * 3 // 4, 0, height - 1, "row"),
-        "column": int_slider(width // 2, 0, width - 1, "column"),
+        "row": slider(height * 3 // 4, 0, height - 1, "row"),
+        "column": slider(width // 2, 0, width - 1, "column"),
         "post_processing": ipywidgets.Checkbox(True, description="post-processing"),
         "error_map": ipywidgets.Checkbox(False, description="error map"),
     }
@@ -733,7 +720,6 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
             return None
         return {"row": int((down - LINE) / tall * height), "column": min(int(x % 416 / 416 * width), width - 1)}
 
-    live(controls["row"], controls["column"])
     follow_pointer(panel, pick)
     return panel
 
@@ -769,8 +755,7 @@ def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple
         ImageDraw.Draw(sheet).text(place, words, fill="black", font=plots.text_font(TEXT))
         return sheet
 
-    panel = Panel(draw, {"frame": int_slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
-    live(*panel.controls.values())
+    panel = Panel(draw, {"frame": slider(len(pairs) // 2, 0, len(pairs) - 1, "frame")})
     return panel
 
 
@@ -866,14 +851,12 @@ def rays_panel(width: int = 1242) -> Panel:
         title.set_text(f"x_l - x_r = {found[0]:.0f} - {second} = {found[0] - found[1]:.1f} px = f·B/Z")
         return chart.image()
 
-    layout = ipywidgets.Layout(width="60%")
-    sliders: dict[str, ipywidgets.ValueWidget] = {
-        "baseline": float_slider(0.5, 0.1, 1.0, "B (m)"),
-        "focal": ipywidgets.FloatSlider(700, min=300, max=1000, step=20, description="f (px)", layout=layout),
-        "X": float_slider(1.0, -2.0, 2.0, "X (m)"),
-        "Z": ipywidgets.FloatSlider(10, min=5, max=20, step=0.5, description="Z (m)", layout=layout),
+    sliders = {
+        "baseline": slider(0.5, 0.1, 1.0, "B (m)", 0.05),
+        "focal": slider(700, 300, 1000, "f (px)", 20.0),
+        "X": slider(1.0, -2.0, 2.0, "X (m)", 0.05),
+        "Z": slider(10, 5, 20, "Z (m)", 0.5),
     }
-    live(*sliders.values())
     return Panel(draw, sliders)
 
 
@@ -911,8 +894,8 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
     scale = WIDTH // 2 / width
     size = WIDTH // 2, round(height * scale)
     far = min(float(values.flatten()[:: max(1, values.numel() // 10000)].quantile(0.9)), depth.MAX_DEPTH)
-    coloured = Image.fromarray(plots.colour_map(values, 0, far, "magma_r")).resize(size, Image.Resampling.BILINEAR)
-    shown = [picture.convert("RGB").resize(size, Image.Resampling.BILINEAR), coloured]
+    distances = Image.fromarray(plots.colour_map(values, 0, far, "magma_r"))
+    shown = [view.resize(size, Image.Resampling.BILINEAR) for view in (picture.convert("RGB"), distances)]
     step = next(step for step in (1, 2, 5, 10, 20) if far / step <= 10)
     bar = plots.scale_bar([(z / far, f"{z} m") for z in range(0, int(far) + 1, step)], WIDTH, "depth", "magma_r", 16)
 
@@ -933,18 +916,16 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
         dots = {name: (scale * (column + 0.5), scale * (row + 0.5)) for name, (row, column) in places.items()}
         depths = [f"{name}: {float(values[place]):.1f} m ahead" for name, place in places.items()]
         apart = float((points[places["A"]] - points[places["B"]]).norm())
-        words = Image.new("RGB", (WIDTH, LINE), "white")
-        said = ",   ".join([*depths, f"from A to B: {apart:.1f} m"])
-        ImageDraw.Draw(words).text((4, 1), said, fill="black", font=plots.text_font(TEXT))
+        words = sentence(",   ".join([*depths, f"from A to B: {apart:.1f} m"]))
         return tiles([marked(image, dots) for image in shown], ["the picture", "depth"], [words, bar])
 
     panel = Panel(
         draw,
         {
-            "a_row": int_slider(height * 2 // 3, 0, height - 1, "A: row"),
-            "a_column": int_slider(width // 4, 0, width - 1, "A: column"),
-            "b_row": int_slider(height * 2 // 3, 0, height - 1, "B: row"),
-            "b_column": int_slider(width * 3 // 4, 0, width - 1, "B: column"),
+            "a_row": slider(height * 2 // 3, 0, height - 1, "A: row"),
+            "a_column": slider(width // 4, 0, width - 1, "A: column"),
+            "b_row": slider(height * 2 // 3, 0, height - 1, "B: row"),
+            "b_column": slider(width * 3 // 4, 0, width - 1, "B: column"),
         },
     )
 
@@ -959,6 +940,5 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
         name = min(away, key=lambda one: away[one])
         return {f"{name}_row": row, f"{name}_column": column}
 
-    live(*panel.controls.values())
     follow_pointer(panel, pick)
     return panel

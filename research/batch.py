@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from monodepth_lib import kitti
-from monodepth_lib.data import prepare_cache
+from monodepth_lib.cache import prepare_cache
 from monodepth_lib.files import read_picture
 from monodepth_lib.transforms import change_colours
 

@@ -127,7 +127,7 @@ def prepare_hints(
 ) -> Path:
     """Computes the hints of every pair once, into one float16 array (pairs, 2, height, width) in `folder`; its path.
 
-    They take 0.7 s a pair and core. Named by the pictures' paths, bytes and times of change, as `data.prepare_cache`
+    They take 0.7 s a pair and core. Named by the pictures' paths, bytes and times of change, as `cache.prepare_cache`
     names its files. Raises ValueError without OpenCV.
     """
     if not importlib.util.find_spec("cv2") and not all(hint_file(pair).is_file() for pair in pairs):

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from monodepth_lib import files, testing, training
+from monodepth_lib import devices, files, testing
 from monodepth_lib.checkpoints import save_model
-from monodepth_lib.data import to_device
 from monodepth_lib.depth import resize_map
 from monodepth_lib.fast import faster_prediction, faster_training
 from monodepth_lib.losses import MonodepthLoss
@@ -155,12 +154,12 @@ def train(
             course.begin_step()
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * group["share"] * course.factor()
-            batch = to_device(pairs.batch(course.steps, course.share), device)
+            batch = devices.to_device(pairs.batch(course.steps, course.share), device)
             model.train()
             for part in frozen:
                 part.eval()
             optimizer.zero_grad()
-            with training.autocast(device, budget.precision):
+            with devices.autocast(device, budget.precision):
                 disparities = model(batch["seen"])
             views = batch["left_image"], batch["right_image"]
             total, parts = loss(disparities, *views, batch.get("hints"), course.share)

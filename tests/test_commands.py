@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import subprocess
 import sys
@@ -147,6 +148,17 @@ def test_every_text_file_says_its_encoding():
             if name in ("read_text", "write_text") or opened:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not found
+
+
+def test_modules_go_one_way_and_the_formulas_stand_alone():
+    graph: dict[str, set[str]] = {}
+    for path in (ROOT / "monodepth_lib").glob("[!_]*.py"):
+        ours = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if getattr(node, "level", 0)]
+        graph[path.stem] = {name for node in ours for name in [node.module] if name}
+        graph[path.stem] |= {alias.name for node in ours if not node.module for alias in node.names}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError naming a circle
+    assert [graph[name] for name in ("transforms", "losses", "networks", "depth")] == [set()] * 4
+    assert not {"widgets", "commands"} & set().union(*(graph[name] for name in graph if name != "live"))
 
 
 def test_a_user_without_a_name_has_a_home(monkeypatch, tmp_path):

@@ -11,14 +11,10 @@ from PIL import Image
 from synthetic import make_drive, make_stereo_2015, shifted_pair, side_loader, to_picture
 
 from monodepth_lib import data, kitti
-from monodepth_lib.data import (
-    match_blocks,
-    pick_device,
-    prepare_cache,
-    read_picture,
-    set_epoch,
-    to_device,
-)
+from monodepth_lib.cache import CachedPairs, prepare_cache, write_cache
+from monodepth_lib.data import match_blocks, set_epoch
+from monodepth_lib.devices import pick_device, to_device
+from monodepth_lib.files import read_picture
 
 SIZE = (16, 48)
 
@@ -143,7 +139,7 @@ def test_grey_cameras_and_stereo_2015_load(tmp_path):
 def test_too_little_shared_memory_is_said_with_the_remedy(data_dir, tmp_path, monkeypatch, cached):
     """As a container with a /dev/shm of a megabyte ends; the words are torch's."""
     torchs = "unable to allocate shared memory(shm) for file </torch_29525_1_0>: No space left on device (28)"
-    dataset = data.CachedPairs if cached else data.StereoPairs
+    dataset = CachedPairs if cached else data.StereoPairs
 
     def fail(*_):
         raise RuntimeError(torchs)
@@ -309,8 +305,7 @@ def test_of_two_runs_one_prepares_and_the_other_waits(tmp_path, monkeypatch):
         written.append(time.sleep(0.2))
         write_cache(*arguments)
 
-    write_cache = data.write_cache
-    monkeypatch.setattr(data, "write_cache", slowly)
+    monkeypatch.setattr("monodepth_lib.cache.write_cache", slowly)
     with ThreadPoolExecutor(2) as runs:
         paths = list(runs.map(lambda _: prepare_cache(pairs, SIZE, cache, log=said.append), range(2)))
     assert paths[0] == paths[1] and paths[0].is_file() and len(written) == 1

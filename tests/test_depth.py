@@ -9,19 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monodepth_lib import depth as library
+from monodepth_lib.confidence import aurg, ause, sparsification
 from monodepth_lib.depth import (
     CROPS,
     METRICS,
     Protocol,
-    aurg,
-    ause,
     crop_window,
     disparity_to_depth,
     fill_rows,
     mean_inverse_depth,
     nearest_valid,
     resize_map,
-    sparsification,
 )
 
 METRES = 0.30947

@@ -12,14 +12,15 @@ import torch.distributed as dist
 from test_training import SIZE
 from torch import nn
 
-from monodepth_lib import data, training
+from monodepth_lib import data, devices, training
 from monodepth_lib.checkpoints import read_history
 from monodepth_lib.commands import train
 from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
+from monodepth_lib.devices import share_model
 from monodepth_lib.kitti import select_pairs
 from monodepth_lib.networks import get_model
-from monodepth_lib.training import AverageMeter, share_model
+from monodepth_lib.training import AverageMeter
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .*the disparity is nearly the same")
 ARGUMENTS = "--model unet --base-channels 1 --height 32 --image-width 96 --epochs 3 --batch-size 4 --learning-rate 1e-2"
@@ -135,7 +136,7 @@ def kinds(model):
 
 def test_batch_normalisation_is_over_all_processes_on_gpus(monkeypatch):
     wrapped = []
-    monkeypatch.setattr(training, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
+    monkeypatch.setattr(devices, "DistributedDataParallel", lambda model, **options: wrapped.append(options) or model)
     model = get_model("resnet18_md")
     names = list(model.state_dict())
     parameters = list(model.parameters())

@@ -15,9 +15,11 @@ from synthetic import make_drive, make_stereo_2015, write_calibration, write_sca
 
 from monodepth_lib import checkpoints, kitti, testing
 from monodepth_lib.commands import evaluate
+from monodepth_lib.confidence import flip_disagreement, score_confidence
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.depth import METRICS
 from monodepth_lib.files import project_root
+from monodepth_lib.report import table
 
 SIZE = (32, 96)
 
@@ -58,11 +60,11 @@ def test_the_command_measures_and_writes(weights, data_dir, tmp_path, capsys, wi
     assert {key: report["means"][0][key] for key in METRICS} == pytest.approx(
         {k: expected[k] for k in METRICS}, rel=1e-4
     )
-    confidence = testing.score_confidence(pairs, processed, testing.flip_disagreement(plain, processed))
+    confidence = score_confidence(pairs, processed, flip_disagreement(plain, processed))
     means = {key: np.mean([row[key] for row in confidence]) for key in ("ause", "aurg")}
     assert report["confidence"] == pytest.approx(means, rel=1e-3)
     assert f"AUSE {means['ause']:.3f}" in printed
-    assert testing.table([expected]).splitlines()[1].split()[2:] == printed.splitlines()[3].split()[2:]
+    assert table([expected]).splitlines()[1].split()[2:] == printed.splitlines()[3].split()[2:]
 
     with open(tmp_path / "out/metrics.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))

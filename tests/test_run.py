@@ -10,7 +10,7 @@ import torch
 from nbclient.exceptions import DeadKernelError
 from synthetic import make_drive, write_notebook
 
-from monodepth_lib import kitti, training
+from monodepth_lib import devices, kitti, training
 from monodepth_lib.commands import run
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.losses import MonodepthLoss
@@ -186,7 +186,7 @@ def test_two_steps_of_profile_full(tmp_path):
     optimizer = torch.optim.Adam(model.parameters(), full.learning_rate, fused=True)
     scheduler = training.schedule(optimizer, 100)
     device = torch.device("cpu")
-    precision = training.pick_precision(full.precision, device)
+    precision = devices.pick_precision(full.precision, device)
     torch.set_num_threads(2)
     try:
         two = itertools.islice(loader, 2)

@@ -24,11 +24,12 @@ from synthetic import (
     write_uint16,
 )
 
-from monodepth_lib import data, kitti, stereo, testing
+from monodepth_lib import confidence, data, kitti, stereo, testing
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.depth import METRICS, Protocol, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
 from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import select_pairs
+from monodepth_lib.report import table
 
 SIZE = (32, 96)
 
@@ -315,7 +316,7 @@ def test_mean_row_averages_images_and_refuses_none():
 
 
 def test_table_is_aligned_and_rounded():
-    text = testing.table([{"name": name, **dict.fromkeys(METRICS, 0.12345)} for name in ("short", "a longer name")])
+    text = table([{"name": name, **dict.fromkeys(METRICS, 0.12345)} for name in ("short", "a longer name")])
     head, *lines = text.splitlines()
     assert {len(head), *map(len, lines)} == {len("a longer name") + 10 * len(METRICS)}
     assert head.split() == ["Abs", "Rel", "Sq", "Rel", "RMSE", "RMSE", "log", "a1", "a2", "a3", "D1-all"]
@@ -517,16 +518,16 @@ def test_the_watched_error_is_the_mean_over_pairs_with_truth_and_nan_without(dat
 def test_the_known_disparity_is_that_of_the_truth_and_searched_without_one(data_dir, monkeypatch):
     pair = next(pair for pair in select_pairs(data_dir, "test") if pair.truth)
     truth = torch.from_numpy(pair.ground_truth())
-    values = testing.known_disparity(pair, truth.shape)
+    values = stereo.known_disparity(pair, truth.shape)
     seen = truth > 0
     assert torch.allclose(values[seen], pair.calibration.focal_baseline / truth[seen])
     assert (values[~seen] == 0).all()
     blind = dataclasses.replace(pair, truth=None)
     monkeypatch.setattr(testing.stereo, "has_opencv", lambda: True)
     monkeypatch.setattr(testing.stereo, "match_views", lambda _: torch.full((4, 6), 0.1))
-    assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.full((2, 3), 0.1))
+    assert torch.equal(stereo.known_disparity(blind, (2, 3)), torch.full((2, 3), 0.1))
     monkeypatch.setattr(testing.stereo, "has_opencv", lambda: False)
-    assert torch.equal(testing.known_disparity(blind, (2, 3)), torch.zeros(2, 3))
+    assert torch.equal(stereo.known_disparity(blind, (2, 3)), torch.zeros(2, 3))
 
 
 # --- confidence ---
@@ -534,7 +535,7 @@ def test_the_known_disparity_is_that_of_the_truth_and_searched_without_one(data_
 
 def test_the_flipped_answers_disagreement_is_read_from_what_was_stored():
     plain, mirrored = torch.rand(2, 3, 4, 40, generator=torch.Generator().manual_seed(0))
-    apart = testing.flip_disagreement(plain, testing.post_process(plain, mirrored))
+    apart = confidence.flip_disagreement(plain, testing.post_process(plain, mirrored))
     true = (plain - mirrored).abs()
     assert torch.allclose(apart[..., :37], true[..., :37], atol=1e-5)
     assert torch.equal(apart[..., 37:], apart[..., 36:37].expand(-1, -1, 3))  # the mirrored answer is not in there
@@ -544,7 +545,7 @@ def test_left_and_right_maps_agree_where_both_are_the_same_ramp_shifted():
     """d_r = 0.1 everywhere; d_l = 0.1, but 0.3 in column 12 of 20: it points to x - 6, where d_r says 0.1."""
     maps = torch.full((1, 2, 4, 20), 0.1)
     maps[0, 0, :, 12] = 0.3
-    apart = testing.left_right_disagreement(maps)
+    apart = confidence.left_right_disagreement(maps)
     assert apart.shape == (1, 4, 20)
     assert torch.allclose(apart[0, :, 12], torch.tensor(0.2), atol=1e-6)
     assert apart.sum() == pytest.approx(4 * 0.2, abs=1e-5)
@@ -557,8 +558,8 @@ def test_confidence_of_a_pair_whose_doubt_is_its_error(tmp_path, monkeypatch):
     doubt = np.abs(disparity - 0.03)
     calibration = kitti.Calibration(60.0, 0.04, 8, "a test")  # f·B/W = 0.3 m
     pair = SimpleNamespace(truth="there", name="a/0", calibration=calibration, ground_truth=lambda: truth)
-    (row,) = testing.score_confidence([pair], [disparity], [doubt])
+    (row,) = confidence.score_confidence([pair], [disparity], [doubt])
     assert row["name"] == "a/0"
     assert row["ause"] == pytest.approx(0, abs=1e-6)
-    (other,) = testing.score_confidence([pair], [disparity], [1 - doubt])
+    (other,) = confidence.score_confidence([pair], [disparity], [1 - doubt])
     assert other["ause"] > 0.1 > 0 > other["aurg"]

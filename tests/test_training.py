@@ -11,7 +11,7 @@ import pytest
 import torch
 from synthetic import shifted_pair, street_pair, texture
 
-from monodepth_lib import training
+from monodepth_lib import devices, training
 from monodepth_lib.checkpoints import load_model, read_history, save_model
 from monodepth_lib.commands.train import main
 from monodepth_lib.data import prepare_dataloader
@@ -417,8 +417,8 @@ def test_full_profile_is_the_labs_recipe():
 
 def test_unknown_precision_is_named():
     with pytest.raises(ValueError, match="'half'"):
-        training.pick_precision("half", CPU)
-    assert training.pick_precision("auto", CPU) == "float32"
+        devices.pick_precision("half", CPU)
+    assert devices.pick_precision("auto", CPU) == "float32"
 
 
 # --- it learns ---

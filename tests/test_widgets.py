@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from monodepth_lib import widgets
-from monodepth_lib.widgets import Panel, int_slider, plots, png
+from monodepth_lib.widgets import Panel, plots, png, slider
 
 
 def draw(red, green=0):
@@ -16,7 +16,7 @@ def draw(red, green=0):
 
 
 def frame_slider(draw, count):
-    return Panel(lambda frame: draw(frame), {"frame": int_slider(0, 0, count - 1, "frame")})
+    return Panel(lambda frame: draw(frame), {"frame": slider(0, 0, count - 1, "frame")})
 
 
 def shown(panel):
@@ -37,7 +37,7 @@ def test_moving_a_slider_draws_its_frame():
 
 
 def test_every_control_counts():
-    panel = Panel(draw, {"red": int_slider(1, 0, 9, "red"), "green": int_slider(2, 0, 9, "green")})
+    panel = Panel(draw, {"red": slider(1, 0, 9, "red"), "green": slider(2, 0, 9, "green")})
     assert shown(panel) == (10, 20)
     panel.controls["green"].value = 7
     assert shown(panel) == (10, 70)

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from torch import Tensor
 
 from .. import depth, kitti, testing
 from ..checkpoints import load_model, weights_path
+from ..confidence import flip_disagreement, score_confidence
 from ..data import prepare_dataloader
 from ..networks import SMALLEST
+from ..report import Report
 from . import command_parser, here, names, number, positive, start, weights
 from .outputs import Outputs
 
@@ -54,7 +56,7 @@ def free_folder(wanted: Path, source: str) -> Path:
     return folder
 
 
-def run(options: argparse.Namespace) -> testing.Report:
+def run(options: argparse.Namespace) -> Report:
     """What the command does, given its options: loads, predicts, scores."""
     path = weights_path(options.weights)
     model = load_model(path)
@@ -72,9 +74,9 @@ def run(options: argparse.Namespace) -> testing.Report:
 
     def answers() -> Iterator[Tensor]:  # batch by batch: a long drive's maps would fill the memory
         for _, plain, processed in batches:
-            chosen, doubt = processed if options.post_process else plain, testing.flip_disagreement(plain, processed)
+            chosen, doubt = processed if options.post_process else plain, flip_disagreement(plain, processed)
             some = known[len(confidence) : len(confidence) + len(plain)]
-            confidence.extend(testing.score_confidence(some, chosen, doubt, protocol))
+            confidence.extend(score_confidence(some, chosen, doubt, protocol))
             yield from chosen
 
     report = testing.evaluate(
@@ -127,33 +129,26 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def collect(said: list[str]) -> Callable:
-    """A `warnings.showwarning` that puts each message into `said` once."""
-
-    def say(message, *_, **__) -> None:
-        if str(message) not in said:
-            said.append(str(message))
-
-    return say
+def said_once(warned: list[warnings.WarningMessage]) -> list[str]:
+    return list(dict.fromkeys(str(one.message) for one in warned))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0 done, 2 wrong arguments or data."""
     options = read_options(arguments)
-    said: list[str] = []
+    warned: list[warnings.WarningMessage] = []
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            warnings.showwarning = collect(said)
             report = run(options)
-        report.notes += said
+        report.notes += said_once(warned)
         source = f"{options.weights} {report.settings['data']} {report.settings['split']}"
         folder = free_folder(options.output, source)
         files = report.write(folder)
         for file in files:
             Outputs(folder).note(file.name, source)
     except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: a device that is not there
-        for note in said:  # it may be why
+        for note in said_once(warned):  # it may be why
             print(f"note: {note}", file=sys.stderr)
         print(error, file=sys.stderr)
         return 2

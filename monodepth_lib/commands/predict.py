@@ -40,20 +40,19 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import depth, gif, kitti
-from ..data import write_npy_header
-from ..files import atomic_write
+from .. import depth, gif
+from ..calibration import check_camera, read_camera_file
+from ..files import OTHER_PICTURES, PICTURES, atomic_write, write_npy_header
 from ..networks import MAX_DISPARITY, SMALLEST
 from ..pictures import OnnxNetwork, Prediction, Predictor, answer, load, read_picture
 from . import command_parser, here, number, positive, start, weights
 from .outputs import Outputs
 
-PICTURES = kitti.PICTURES  # one list of formats for every command
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 CLIPS = (".gif", *VIDEOS)
 # pictures and clips that are not read: a folder's are named
-OTHERS = {".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".dng", ".raw", ".arw", ".cr2", ".cr3", ".nef", ".psd"}
-OTHERS |= {".svg", ".exr", ".hdr", ".apng", ".wmv", ".flv", ".3gp", ".mts", ".mpg", ".mpeg"}
+OTHERS = {*OTHER_PICTURES, ".raw", ".cr3", ".psd", ".svg", ".exr", ".hdr", ".apng"}
+OTHERS |= {".wmv", ".flv", ".3gp", ".mts", ".mpg", ".mpeg"}
 ENDS = ("_disparity.npy", "_disparity.png", "_depth.npy", "_depth.png", "_colour.png", "_colour.gif", "_colour.mp4")
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # RuntimeError: torch, out of memory
 
@@ -355,14 +354,14 @@ def camera_of(options: argparse.Namespace) -> Callable[[int], float | None]:
         file = options.camera
         if not file.is_file():
             raise FileNotFoundError(f"--camera {file} is missing: write focal_px, baseline_m and width there, as JSON")
-        focal_baseline = kitti.read_camera_file(file).focal_baseline
+        focal_baseline = read_camera_file(file).focal_baseline
         return lambda width: focal_baseline
     if options.focal_px is None:
         return lambda width: None
-    kitti.check_camera(1, options.baseline_m, 1)  # the baseline once, the focal length at every picture's width
+    check_camera(1, options.baseline_m, 1)  # the baseline once, the focal length at every picture's width
 
     def focal_baseline_at(width: int) -> float:
-        kitti.check_camera(options.focal_px, options.baseline_m, width)
+        check_camera(options.focal_px, options.baseline_m, width)
         return options.focal_px * options.baseline_m / width
 
     return focal_baseline_at

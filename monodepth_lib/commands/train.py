@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from ..checkpoints import load_model
-from ..data import pick_device, prepare_dataloader, process
+from ..data import prepare_dataloader
+from ..devices import pick_device, process
 from ..files import project_path
 from ..kitti import CAMERAS, Side, check_split, select_drives, select_pairs
 from ..networks import get_model

@@ -50,7 +50,7 @@ def training_step(
     name: str, channels: int, left: Tensor, right: Tensor, fast: bool, device: str = "cpu", precision: str = "float32"
 ) -> Callable[[], nn.Module]:
     """A function that makes one step as `training.train` does: forward, loss, backward, Adam."""
-    from monodepth_lib import checkpoints, data, losses, networks, training  # the process may be another checkout's
+    from monodepth_lib import checkpoints, losses, networks, training  # the process may be another checkout's
     from monodepth_lib.fast import faster_training
 
     if name == SHIPPED:
@@ -60,7 +60,7 @@ def training_step(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss_function = losses.MonodepthLoss()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4, fused=True)
-    batch = data.to_device({"left_image": left, "right_image": right}, torch.device(device))
+    batch = training.to_device({"left_image": left, "right_image": right}, torch.device(device))
     views = batch["left_image"], batch["right_image"]
     tuned = contextlib.ExitStack()  # `step` keeps it open: thrown away, it would switch the plain code on again
     if fast:

@@ -1,0 +1,116 @@
+"""Notebook 06, behind it: how far an answer can be trusted, and where it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import depth, kitti
+from .depth import Protocol
+from .losses import warp
+from .testing import as_map
+
+# --- uncertainty: where the network contradicts itself ----------------------------------------------------------------
+
+
+def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
+    """|d - d'| of maps (..., h, w): the answer d to the picture, and d' to its mirror image, turned back.
+
+    d' is worked out from `post_process`'s blend, d_pp = d + w·(d' - d) with w = m_l + (1 - m_l - m_r) / 2. On the right
+    border d' has no share in it (w = 0): the last column with w of 1/4 or more stands in.
+    """
+    width = plain.shape[-1]
+    x = torch.linspace(0, 1, width, device=plain.device)
+    left = 1 - (20 * (x - 0.05)).clamp(0, 1)
+    share = left + (1 - left - left.flip(0)) / 2
+    last = int((share >= 0.25).nonzero().max())
+    apart = (post_processed - plain).abs() / share.clamp(min=0.25)
+    return apart[..., torch.arange(width).clamp(max=last)]
+
+
+def left_right_disagreement(maps: Tensor) -> Tensor:
+    """|d_l(x) - d_r(x - d_l(x))| of a network's output (N, 2, h, w): (N, h, w), fractions of the width.
+
+    The right map is fetched where the left one points, as in the consistency loss: both should say the same.
+    """
+    left, right = maps[:, :1], maps[:, 1:]
+    return (left - warp(right, -left))[:, 0].abs()
+
+
+# --- does uncertainty know where the errors are? ----------------------------------------------------------------------
+
+
+def sparsification(error: Tensor, uncertainty: Tensor, steps: int = 50) -> Tensor:
+    """Mean error of the pixels that stay when the most uncertain k/steps of them go, k = 0 ... steps: (steps + 1,).
+
+    `error` and `uncertainty` hold a number a pixel, in any shape; those whose error is nan (unknown) do not count. The
+    last value, of no pixel at all, is 0. Uncertainty that knows where the errors are makes the curve fall at once.
+    """
+    known = ~error.isnan()
+    order = uncertainty[known].argsort(descending=True, stable=True)
+    sorted_error = error[known].double()[order]
+    count = len(sorted_error)
+    if not count:
+        raise ValueError("no pixel has a known error: leave this image out")
+    left = sorted_error.flip(0).cumsum(0).flip(0)  # the sum from each place to the end
+    gone = [k * count // steps for k in range(steps)]
+    return torch.stack([*(left[first] / (count - first) for first in gone), left.new_zeros(())])
+
+
+def ause(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
+    """Area under the sparsification error: of the curve by `uncertainty` above the curve by the error itself.
+
+    AUSE = ∫ S_uncertainty(x) - S_error(x) dx over the removed share x from 0 to 1, in the unit of the error; 0 is the
+    best. Ilg et al. (ECCV 2018, arXiv 1802.07095), steps of 2 % and no normalisation as in Poggi et al. (CVPR 2020).
+    """
+    apart = sparsification(error, uncertainty, steps) - sparsification(error, error, steps)
+    return float(torch.trapezoid(apart, dx=1 / steps))
+
+
+def aurg(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
+    """Area under the random gain: of the curve by `uncertainty` below that of removing pixels at random.
+
+    AURG = mean error - ∫ S_uncertainty(x) dx (Poggi et al., CVPR 2020, arXiv 2005.06209): random removal leaves the
+    mean as it is. Higher is better; what is about 0 knows nothing of the errors.
+    """
+    curve = sparsification(error, uncertainty, steps)
+    return float(curve[0] - torch.trapezoid(curve, dx=1 / steps))
+
+
+def score_confidence(
+    pairs: Sequence[kitti.Pair],
+    disparities: Iterable[np.ndarray | Tensor],
+    uncertainties: Iterable[np.ndarray | Tensor],
+    protocol: Protocol = Protocol(),  # noqa: B008  (it is frozen)
+) -> list[dict]:
+    """AUSE and AURG of each pair that has ground truth, on |error| / depth: rows with `name`, `ause`, `aurg`.
+
+    Both maps are (h, w), one a pair. `uncertainties` are disagreements of disparities; in metres, and as a share of the
+    depth, the same doubt is |Δd| / d, and that is what pixels are sorted by.
+    """
+    rows = []
+    for pair, disparity, uncertainty in zip(pairs, disparities, uncertainties, strict=True):
+        if pair.truth is None:
+            continue
+        truth, focal_baseline = torch.from_numpy(pair.ground_truth()), pair.calibration.focal_baseline
+        maps = torch.stack([as_map(one) for one in (disparity, uncertainty)])
+        answer, doubt = depth.resize_map(maps, truth.shape)
+        predicted = depth.disparity_to_depth(answer, focal_baseline)
+        pred, gt, _ = depth.valid_pixels(predicted, truth, protocol)
+        sorted_by = depth.valid_pixels(doubt / answer.clamp(min=1e-6), truth, Protocol(protocol.cap, protocol.crop))[0]
+        error = (pred.clamp(depth.MIN_DEPTH, protocol.cap) - gt).abs() / gt
+        rows.append({"name": pair.name, "ause": ause(error, sorted_by), "aurg": aurg(error, sorted_by)})
+    return rows
+
+
+def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
+    truth = torch.from_numpy(pair.ground_truth())
+    fraction = depth.resize_map(as_map(disparity), truth.shape)
+    predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
+    predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
+    truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)
+    return predicted, truth, (predicted - truth).abs() / truth

@@ -1,0 +1,74 @@
+"""Notebook 05, behind it: where a network runs, how exactly it counts, and beside how many other processes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """ "auto" is the GPU that torch sees (NVIDIA's or AMD's cuda, else Apple's mps), else the CPU.
+
+    Any other name is torch's own ("cpu", "cuda", "cuda:1", "mps"). Apple's is taken from torch 2.13 on: earlier ones
+    cannot repeat the border in `grid_sample` there. Raises ValueError for a GPU that is not there.
+    """
+    can_warp = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and can_warp}
+    if device == "auto":
+        return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
+    if not there.get(device.partition(":")[0], True):
+        raise ValueError(
+            f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
+        )
+    return torch.device(device)
+
+
+def to_device(batch: dict, device: str | torch.device = "auto") -> dict:
+    """Moves a batch's images to `device` in channels-last order, the one convolutions are fastest in; keeps names."""
+    target = pick_device(device) if isinstance(device, str) else device
+    return {
+        key: value.to(target, non_blocking=True, memory_format=torch.channels_last)
+        if isinstance(value, torch.Tensor) and value.ndim == 4
+        else value
+        for key, value in batch.items()
+    }
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """ "auto" is float32 on a CPU or Apple's GPU, bf16 on a GPU that has it, else fp16; the others are themselves."""
+    if precision not in ("auto", "float32", "bf16", "fp16"):
+        raise ValueError(f"precision is {precision!r}; it must be 'auto', 'float32', 'bf16' or 'fp16'")
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "float32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed precision for the network's forward pass: "float32" is none; see `pick_precision`."""
+    kind = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return contextlib.nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
+
+
+def process() -> tuple[int, int]:
+    """This process's number in its group and how many there are: (0, 1) without a group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def share_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` as each process trains it: the same weights at the start, and gradients averaged in every step.
+
+    Batch normalisation of one process sees its share of the batch alone. On GPUs it is turned (in place) into one that
+    takes its statistics over all of them, which torch has for CUDA only.
+    """
+    if device.type != "cuda":
+        return DistributedDataParallel(model)
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, device_ids=[device.index])
