@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only a GPU can tell, in under ten minutes: whether the notebooks run at full size, the tests that need CUDA, the time
-# of a step, and a training of the shipped recipe. Results go to $OUT (default output/gpu), each with the card's name.
+# of a step, and a training of the recipe from ImageNet weights. Results go to $OUT (default output/gpu), each with the card's name.
 #
 #     python -m research pack --data KITTI --output output/pack     # before, where the photographs are: some 40 MB
 #     OUT=output/gpu research/gpu.sh output/pack                    # where the GPU is
@@ -11,7 +11,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 pack=$(realpath -m "${1:?give the folder that python -m research pack wrote}")
 out=$(realpath -m "${OUT:-output/gpu}") python=${PYTHON:-python3} minutes=${MINUTES:-5}
-device=cuda profile=full size=() steps=() precision=bf16 row=shipped quick=()
+device=cuda profile=full size=() steps=() precision=bf16 row=from_imagenet quick=()
 if [ -n "${TRY:-}" ]; then
     device=cpu profile=tiny minutes=0.02 precision=float32 row=base quick=(--quick --repeats 1)
 fi

@@ -755,7 +755,8 @@ class TestRecipeFile:
         assert rows["base"].recipe == Recipe()  # unet 16, 128x416, start .03, border, Adam 5e-4 halved twice
         lab = dict(network="resnet18_md", start=0.15, zero_padding=True, unaligned=True, head_batch_norm=True)
         assert rows["lab"].recipe == Recipe(**lab, learning_rate=1e-4)
-        assert rows["shipped"].recipe.hints == (1.0, 0.6) and rows["shipped"].recipe.imagenet
+        assert rows["from_imagenet"].recipe.hints == (1.0, 0.6) and rows["from_imagenet"].recipe.imagenet
+        assert rows["shipped"].recipe.init.endswith("from_imagenet/seed0/weights.safetensors")
         assert all(row.differs for row in rows.values() if row.name != "base")
         assert [row.recipe.pairs for row in sweeps["pairs"].rows.values()] == [75, 150, 300, 560, 689] * 2
         assert len(sweeps["pairs"].seeds) == 3 and len({row.minutes for row in sweeps["pairs"].rows.values()}) == 1
