@@ -8,7 +8,7 @@ import time
 
 
 def __getattr__(name: str):
-    """`monodepth_lib.load("unet_kitti").predict(picture)`; torch is imported when it is asked for."""
+    """Gives `monodepth_lib.load("unet_kitti").predict(picture)`; torch is imported only when `load` is used."""
     if name == "load":
         from .pictures import load
 
@@ -17,10 +17,10 @@ def __getattr__(name: str):
 
 
 def processor_is_busy() -> bool:
-    """Do other programs run on the cores that ours will take? Seen on Linux alone."""
+    """Whether other programs use the cores that this one will take. Only Linux shows it; elsewhere False."""
     running = []
     with contextlib.suppress(OSError, ValueError, IndexError):
-        for _ in range(5):  # a moment's activity is none: the least of five looks
+        for _ in range(5):  # the least of five looks: a short burst does not count
             with open("/proc/loadavg", encoding="ascii") as file:
                 running.append(int(file.read().split()[3].split("/")[0]))  # programs that run now, ours among them
             time.sleep(0.002)
@@ -29,11 +29,11 @@ def processor_is_busy() -> bool:
 
 
 def choose_waiting() -> None:
-    """Chooses how OpenMP's threads wait for each other, unless the user has: before torch is imported, which reads it.
+    """Sets how OpenMP's threads wait for each other, unless the user has set it; torch reads it when it is imported.
 
-    As a rule they spin for 10 ms. That is quickest on a free machine. Where other programs want the cores, a thread
-    spins for one that is not running, and a step takes 30 times as long. On a busy machine they sleep at once (a step
-    takes twice as long as on a free one), elsewhere they spin for 1 ms: that helps when others come later.
+    By default a waiting thread spins for 10 ms, which is fastest on a free machine. When other programs use the cores,
+    it spins for a thread that is not running, and a step takes 30 times as long. So on a busy machine waiting threads
+    sleep at once (a step takes twice as long as on a free one). Elsewhere they spin for 1 ms: programs may start later.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         if processor_is_busy():

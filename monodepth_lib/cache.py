@@ -1,4 +1,4 @@
-"""Notebook 01, behind it: a drive's pictures decoded and resized once, and read from one file ever after."""
+"""Notebook 01, behind it: pictures are decoded and resized once, and then read from one file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .transforms import VIEWS, AugmentImagePair, RandomFlip, ResizeImage, change
 class CachedPairs(StereoPairs):
     """The same samples as `StereoPairs` with `image_transforms`, from pictures decoded and resized once.
 
-    Two things make it fast, and neither changes a value. A batch is filled in place, without a picture in between.
-    And as a stored picture has 256 levels, a change of colours is a table: computed for the levels, then looked up.
+    Two things make it fast, and neither changes a value. A batch is filled in place, without intermediate images. And
+    because a stored picture has 256 levels, a change of colours is computed once for each level and then looked up.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CachedPairs(StereoPairs):
     def __getitems__(self, indices: list[int]) -> dict:
         """A whole batch, as DataLoader asks for it: images (N, 3, H, W) in channels-last order."""
         if self.pictures is None:
-            self.pictures = np.load(self.file, mmap_mode="c")  # torch wants a writable one; the file stays as it is
+            self.pictures = np.load(self.file, mmap_mode="c")  # torch wants it writable; the file stays
         names = VIEWS[:1] if self.left_only else VIEWS
         batch = torch.empty(len(names), len(indices), *self.pictures.shape[2:])
         levels = torch.arange(256).expand(3, 1, 256) / 255
@@ -65,11 +65,11 @@ class CachedPairs(StereoPairs):
 def prepare_cache(
     pairs: Sequence[kitti.Pair], size: tuple[int, int], folder: str | Path, workers: int = 0, log: Callable = print
 ) -> Path:
-    """Decodes and resizes every pair once, into one uint8 array (pairs, 2, height, width, 3) in `folder`; its path.
+    """Decodes and resizes every pair once, into a uint8 file (pairs, 2, height, width, 3) in `folder`; its path.
 
-    The name holds a fingerprint of the pictures (path, bytes, time of change) and the size: when one changes, the file
-    is made anew and the old one of the same drives and size removed. A killed preparation goes on where it stopped;
-    the file has its name only once it is whole. Raises OSError when the disk has no room, which is asked first.
+    The file's name holds the size and a fingerprint of the pictures (path, bytes, time of change). When one of them
+    changes, a new file replaces the old one of the same pictures and size. A killed preparation continues where it
+    stopped; the file gets its name only when it is complete. Raises OSError when the disk has too little free space.
     """
     folder = Path(folder)
     files = [file for pair in pairs for file in (pair.left, pair.right)]
@@ -80,7 +80,7 @@ def prepare_cache(
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{which}.lock"):  # a second run waits, and finds it done
+        with FileLock(folder / f".{which}.lock"):  # a second run waits and then finds the file
             if not path.is_file():
                 write_cache(pairs, size, path, workers, log)
     except OSError as error:
@@ -92,7 +92,7 @@ def prepare_cache(
 
 
 def write_cache(pairs: Sequence[kitti.Pair], size: tuple[int, int], path: Path, workers: int, log: Callable) -> None:
-    """Writes the array of `prepare_cache`, from where a killed preparation stopped."""
+    """Writes the array of `prepare_cache`; continues where a killed preparation stopped."""
     partial = path.with_suffix(".part")
     shape = (len(pairs), 2, *size, 3)
     header = io.BytesIO()
@@ -106,7 +106,7 @@ def write_cache(pairs: Sequence[kitti.Pair], size: tuple[int, int], path: Path, 
         raise OSError(f"{free / 1e9:.2f} GB are free")
     with open(partial, "r+b" if done else "wb") as file:
         file.write(header.getvalue())
-        file.seek(start + done * bytes_a_pair)  # a pair cut short is written over
+        file.seek(start + done * bytes_a_pair)  # an incomplete last pair is overwritten
         resized = StereoPairs(pairs[done:], ResizeImage(size))
         for sample in PairLoader(resized, None, num_workers=workers):
             for view in VIEWS:

@@ -1,4 +1,4 @@
-"""The geometry of a drive's cameras, from KITTI's files or your own, and that of KITTI's laser."""
+"""The calibration of a drive's cameras, from KITTI's files or your own, and that of KITTI's laser scanner."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 CameraName = Literal["colour", "grey"]
 CAMERA_NUMBERS = {"colour": (2, 3), "grey": (0, 1)}  # in KITTI's calibration files
 
-# Focal length in px by the width of the rectified picture (which tells KITTI's recording date) and the baselines in
-# metres, from the calibration files of the raw data set. The grey cameras stand a little further apart.
+# Focal length in px and baseline in metres, by the width of the rectified picture (each recording date of KITTI has its
+# own width), from the calibration files of the raw data set. The grey cameras are a little further apart.
 FOCAL_PX = {1224: 707.0493, 1226: 707.0912, 1238: 718.3351, 1241: 718.8560, 1242: 721.5377}
 BASELINE_M = {
     "colour": {1224: 0.53726, 1226: 0.53790, 1238: 0.53014, 1241: 0.53233, 1242: 0.53273},
@@ -41,7 +41,7 @@ class Calibration:
 
 
 def check_camera(focal_px: float, baseline_m: float, width: int) -> None:
-    """Raises ValueError asking for the unit of a number that no stereo camera has; `width` is the pictures' in px."""
+    """Raises ValueError, asking for the unit, for numbers that no camera has; `width` of the pictures in px."""
     if not 0 < baseline_m <= 10:
         asked = f". Is it in millimetres? Then write {baseline_m / 1000:g}" if baseline_m > 10 else ""
         raise ValueError(f"baseline_m is {baseline_m:g}; cameras stand more than 0 and at most 10 metres apart{asked}")
@@ -53,7 +53,7 @@ def check_camera(focal_px: float, baseline_m: float, width: int) -> None:
 
 
 def read_calibration_lines(path: str | Path) -> dict[str, np.ndarray]:
-    """The lines "key: numbers" of one of KITTI's calibration files, float64; lines of words (a date) are left out."""
+    """The lines "key: numbers" of a KITTI calibration file, float64; lines without numbers (a date) are skipped."""
     lines = {}
     for line in Path(path).read_text(encoding="ascii", errors="replace").splitlines():
         key, _, values = line.partition(":")
@@ -63,7 +63,7 @@ def read_calibration_lines(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _matrix(lines: dict[str, np.ndarray], key: str, columns: int, path: str | Path) -> np.ndarray:
-    """The matrix (3, columns) of a line. Raises ValueError naming the file and the line that it lacks."""
+    """The matrix (3, columns) of a line. Raises ValueError naming the file and the missing line."""
     values = lines.get(key, np.empty(0))
     if values.size != 3 * columns or not np.isfinite(values).all():
         lack = f"it has no line {key} of {3 * columns} numbers"
@@ -72,15 +72,15 @@ def _matrix(lines: dict[str, np.ndarray], key: str, columns: int, path: str | Pa
 
 
 def _projection(lines: dict[str, np.ndarray], camera: int, path: str | Path) -> np.ndarray:
-    """P (3, 4) of a rectified camera 0 to 3: named P_rect_02 with raw drives and stereo 2015, else P2."""
+    """P (3, 4) of the rectified camera 0 to 3: the line P_rect_02 of raw drives and stereo 2015, else P2."""
     return _matrix(lines, f"P{camera}" if f"P{camera}" in lines else f"P_rect_{camera:02d}", 4, path)
 
 
 def read_calibration_file(path: str | Path, cameras: CameraName = "colour", width: int = 0) -> Calibration:
     """Reads a KITTI calibration of any kind: raw, stereo 2012 and 2015, odometry, object.
 
-    B = (P_left[0,3] - P_right[0,3]) / f. The files of raw drives and stereo 2015 tell the pictures' width; for the
-    others, give the `width` in px of the pictures, which must be KITTI's own. Raises ValueError naming file and line.
+    B = (P_left[0,3] - P_right[0,3]) / f. The files of raw drives and stereo 2015 hold the pictures' width. For the
+    others, give the `width` in px; the pictures must have KITTI's own size. Raises ValueError naming file and line.
     """
     lines = read_calibration_lines(path)
     left, right = CAMERA_NUMBERS[cameras]
@@ -104,8 +104,8 @@ def read_camera_file(path: str | Path) -> Calibration:
     """Reads `camera.json`, the calibration of your own rectified cameras.
 
     {"focal_px": 721.5, "baseline_m": 0.54, "width": 1242, "centre_px": [609.6, 172.9]}: focal length in px, distance
-    between the cameras in metres, the picture width in px that the focal length is given at (pictures of another size
-    are fine), and, if known, the optical centre (column, row). Raises ValueError naming the file and the key.
+    between the cameras in metres, the picture width in px at which the focal length holds (pictures of another
+    width are fine), and, if known, the principal point (column, row). Raises ValueError naming the file and the key.
     """
     example = '{"focal_px": 721.5, "baseline_m": 0.54, "width": 1242}'
     try:
@@ -138,32 +138,32 @@ def read_camera_file(path: str | Path) -> Calibration:
 
 
 def own_path(drive: str | Path) -> Path:
-    """The absolute path of a drive. A symbolic link keeps its own name, and the folders around it."""
+    """The absolute path of a drive. A symbolic link is not followed: it keeps its own name and folders."""
     return Path(drive).resolve() if ".." in Path(drive).parts else Path(drive).absolute()
 
 
 def own_names(drive: Path) -> list[str]:
-    """The name of a drive and, of a symbolic link, that of what it points to."""
+    """The name of a drive and, for a symbolic link, the name of its target."""
     return list(dict.fromkeys([drive.name, drive.resolve().name]))
 
 
 def nearest_file(drive: Path, names: Sequence[str]) -> Path | None:
     """The first of `names` that is a file in the drive or, if not there, in the three folders above it.
 
-    For a symbolic link the folders around the link come first, those around what it points to second.
+    For a symbolic link, the folders above the link come first, then those above its target.
     """
     folders = [folder for place in (drive, drive.resolve()) for folder in (place, *place.parents[:3])]
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
 def _dated(drive: Path, file: str) -> list[str]:
-    """A raw drive's file, beside the drive or in its date's folder, also as Windows' "Extract all" leaves it."""
+    """Where a raw drive's file may be: beside the drive or in its date's folder, also after Windows' "Extract all"."""
     dates = [name[:10] for name in own_names(drive)]
     return [file, *(f"{place}/{file}" for date in dates for place in (date, f"{date}_calib/{date}"))]
 
 
 def _calibration_path(drive: Path, frame: str) -> Path | None:
-    """The file that holds the calibration of a frame: your own, stereo 2015, stereo 2012 and object, odometry, raw."""
+    """The calibration file of a frame, the first of: your own, stereo 2015, stereo 2012 or object, odometry, raw."""
     scene = frame.partition("_")[0]
     of_frame = [f"calib_cam_to_cam/{scene}.txt", f"calib/{scene}.txt", "calib.txt"]
     return nearest_file(drive, ["camera.json", *of_frame, *_dated(drive, "calib_cam_to_cam.txt")])
@@ -175,8 +175,8 @@ def calibration(drive: str | Path, width: int, cameras: CameraName = "colour", f
     Looks for your own `camera.json` and for KITTI's files in the drive, in the folders above it (three levels; the
     nearest counts) and, for raw drives, in their folder of the drive's date: `calib_cam_to_cam.txt` (raw), `calib.txt`
     (odometry), and, for a `frame` such as "000012_10", `calib/000012.txt` (object, stereo 2012) or
-    `calib_cam_to_cam/000012.txt` (stereo 2015). Else it uses KITTI's table by picture width, with a warning. Raises
-    ValueError when neither is there.
+    `calib_cam_to_cam/000012.txt` (stereo 2015). Without such a file it warns and uses KITTI's table by picture width.
+    Raises ValueError when the table lacks the width.
     """
     drive = own_path(drive)
     path = _calibration_path(drive, frame)
@@ -195,9 +195,9 @@ def calibration(drive: str | Path, width: int, cameras: CameraName = "colour", f
 
 
 def read_scan(path: str | Path) -> np.ndarray:
-    """A laser scan of KITTI: (N, 4) float32, x ahead, y to the left, z up in metres, and how much light came back.
+    """A laser scan of KITTI: (N, 4) float32; x ahead, y to the left, z up in metres, and the reflectance.
 
-    Raises ValueError naming a file that holds something else.
+    Raises ValueError naming a file that is not a laser scan.
     """
     content = Path(path).read_bytes()
     found = f"{len(content)} bytes, not 16 for each point"
@@ -210,7 +210,7 @@ def read_scan(path: str | Path) -> np.ndarray:
 
 
 def laser_to_picture(drive: Path, frame: str = "", cameras: CameraName = "colour") -> np.ndarray:
-    """The matrix (3, 4) from a point (x, y, z, 1) of the laser to (u·Z, v·Z, Z) in the left picture, Z its depth, m.
+    """The matrix (3, 4) from a laser point (x, y, z, 1) to (u·Z, v·Z, Z) in the left picture; Z is its depth in m.
 
     Raw drives: P_rect_02 · R_rect_00 · [R|T] of `calib_velo_to_cam.txt` (grey cameras: P_rect_00); object: P2 ·
     R0_rect · Tr_velo_to_cam; odometry: P2 · Tr. Raises FileNotFoundError naming the file that is missing.
@@ -241,12 +241,12 @@ def laser_to_picture(drive: Path, frame: str = "", cameras: CameraName = "colour
 def project_scan(points: np.ndarray, matrix: np.ndarray, size: tuple[int, int], laser_x: bool = False) -> np.ndarray:
     """Laser points (N, 4) as sparse depth (H, W) of a picture of that `size`, float32 metres along the optical axis.
 
-    0 = unknown; `matrix` is that of `laser_to_picture`. Points behind the scanner (x < 0) are dropped. u and v are
-    rounded and lowered by 1: KITTI's Matlab development kit draws them in Matlab's pixels, which count from 1, and the
-    evaluation that published figures come from (Monodepth, Monodepth2) does the same. It takes the laser's x for depth,
-    which is measured from the laser and not from the camera, some 0.28 m more: so does this with `laser_x`. Of several
-    points in a pixel the nearest counts: it hides the others. One thing is left out: when it looks for points of one
-    pixel, it takes the last pixel of a row and the first of the next for one.
+    0 = unknown; `matrix` comes from `laser_to_picture`. Points behind the scanner (x < 0) are dropped. u and v are
+    rounded and reduced by 1, as in KITTI's Matlab development kit, whose pixels count from 1, and in the evaluation
+    code of published figures (Monodepth, Monodepth2). It takes the laser's x as depth; x counts from the laser and is
+    some 0.28 m larger. `laser_x` does the same. Of several points in a pixel the nearest one counts, because it
+    hides the others. One fault of that code is not copied: its search for points in the same pixel confuses the last
+    pixel of a row with the first pixel of the next row.
     """
     height, width = size
     ahead = points[points[:, 0] >= 0, :3].astype(np.float64)

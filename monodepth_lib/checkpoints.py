@@ -1,4 +1,4 @@
-"""Notebook 05, behind it: weights on disk, checkpoints to go on from, and the history of a run."""
+"""Notebook 05, behind it: saved weights, checkpoints to resume from, and the history of a run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .devices import process
 from .files import atomic_write, project_root
 from .networks import Monodepth, get_model
 
-CHECKPOINT_VERSION = 4  # of what lies in last.pt; a file of another one is refused
+CHECKPOINT_VERSION = 4  # of the format of last.pt; a file of another version is refused
 
 
-# --- weights: safetensors, which holds numbers and no code ------------------------------------------------------------
+# --- weights: safetensors, which can hold no code ------------------------------------------------------------
 
 
 def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **notes: object) -> None:
-    """Writes weights, the model's configuration and the picture `size` (height, width) it was trained at, in one piece.
+    """Writes the weights, the model's configuration and the picture `size` (height, width) of training to one file.
 
-    `notes` are kept with them, as JSON: `training.train` notes the epoch and the drives it learnt from. A full disk or
-    a kill leaves the old file. Raises OSError naming it.
+    `notes` are stored with them as JSON: `training.train` notes the epoch and the drives. After a full disk or a kill,
+    the old file is still there. Raises OSError naming the file.
     """
     path = Path(path)
     metadata = {"config": json.dumps(model.config), "size": json.dumps(size), "notes": json.dumps(notes)}
@@ -37,10 +37,10 @@ def save_model(model: Monodepth, path: str | Path, size: tuple[int, int], **note
 
 
 def weights_path(weights: str | Path) -> Path:
-    """The `.safetensors` file of a path, or of a name in `models/` ("unet_sample"); a relative path is the project's.
+    """The `.safetensors` file of a path, or of a name in `models/`; a relative path counts from the project.
 
-    Outside the repository, the models that were installed with the package are found. Raises FileNotFoundError naming
-    where it looked.
+    Outside the repository, the models installed with the package are found. Raises FileNotFoundError naming the place
+    that it expected.
     """
     path = Path(weights).expanduser()
     if path.suffix == ".safetensors":
@@ -60,15 +60,15 @@ def weights_path(weights: str | Path) -> Path:
 def load_model(weights: str | Path) -> Monodepth:
     """The model of a `.safetensors` file, or of a name in `models/` ("unet_sample"), in eval mode.
 
-    `model.size` and `model.notes` are those it was saved with. Raises FileNotFoundError naming where it looked and
-    ValueError for a file that holds something else.
+    `model.size` and `model.notes` are the saved ones. Raises FileNotFoundError naming the missing file, and ValueError
+    for a file that holds no weights of this library.
     """
     path = weights_path(weights)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         config, size = json.loads(metadata["config"]), json.loads(metadata["size"])
-        if "width" in config:  # as files of version 0.1 call it
+        if "width" in config:  # the name in files of version 0.1
             config["base_channels"] = config.pop("width")
         model = get_model(config.pop("name"), **config)
         model.load_state_dict(safetensors.torch.load_file(path))
@@ -87,30 +87,30 @@ def load_model(weights: str | Path) -> Monodepth:
 
 
 class Checkpoints:
-    """`last.pt` and `previous.pt` of a run: all that the next epoch depends on.
+    """`last.pt` and `previous.pt` of a run: everything that the next epoch depends on.
 
-    That is: the state of weights, optimiser, schedule and scaler, the history, and torch's random state. Order and
-    augmentation follow from seed and epoch. `previous.pt` is the end of the last good epoch before `last.pt`, and takes
-    its place when that cannot be read. Of several processes the first one reads and writes, and the others get what it
-    has read.
+    They hold the states of weights, optimiser, schedule and scaler, the history, and torch's random state. Order and
+    augmentation follow from seed and epoch. `previous.pt` is the end of the last good epoch before `last.pt` and
+    replaces it when `last.pt` cannot be read. In a group of processes the first one reads and writes; the others get
+    what it has read.
     """
 
     def __init__(self, folder: Path, run: dict, parts: dict):
-        """`run` tells this run from others: settings that must be the same when it is resumed. `parts`: name -> what
-        has a `state_dict`."""
+        """`run`: settings that must be equal when the run is resumed. `parts`: name -> an object with a `state_dict`
+        (model, optimiser, ...)."""
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
         self.run, self.parts = {"version": CHECKPOINT_VERSION, **run}, parts
         self.first = process()[0] == 0
         self.good = False  # is last.pt the end of a good epoch of this run? Then it may become previous.pt
 
     def start(self) -> None:
-        """Writes the untrained model as last.pt, which also shows that it can be written."""
+        """Writes the untrained model as last.pt, so a folder that cannot be written fails at once."""
         self.save([], good=True)
         if self.first:
             self.previous.unlink(missing_ok=True)
 
     def save(self, history: list[dict], good: bool = True) -> None:
-        """Writes the end of an epoch; `good`: one may go back to it. Raises OSError when it cannot."""
+        """Writes the state after an epoch; `good`: a run may go back to it. Raises OSError for a full disk."""
         if self.first:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"run": self.run, "history": history, "random": torch.get_rng_state()}
@@ -118,7 +118,7 @@ class Checkpoints:
                 with open(partial, "wb") as file:
                     try:
                         torch.save(state, file)
-                    except RuntimeError as error:  # torch's word for a full disk
+                    except RuntimeError as error:  # torch raises it for a full disk
                         raise OSError(error) from error
                     os.fsync(file.fileno())
                 if self.good:
@@ -126,7 +126,7 @@ class Checkpoints:
         self.good = good
 
     def load(self, log: Callable[[str], None] = print) -> list[dict] | None:
-        """Puts everything back as it was saved; the history, or None without a checkpoint. Raises what `read` does."""
+        """Restores the saved states; returns the history, or None without a checkpoint. Raises what `read` raises."""
         box = [self.read(log) if self.first else None]
         if process()[1] > 1:
             dist.broadcast_object_list(box, 0)
@@ -134,7 +134,7 @@ class Checkpoints:
         if state is None:
             return None
         for name, part in self.parts.items():
-            if state[name]:  # a scaler of a run in another precision has none
+            if state[name]:  # a scaler that was switched off has no state
                 part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
         self.good = True
@@ -143,7 +143,7 @@ class Checkpoints:
     def read(self, log: Callable[[str], None]) -> dict | None:
         """The state in last.pt or, when that is missing or cannot be read, in previous.pt; None without either.
 
-        Raises ValueError naming what is another run's, and when neither can be read.
+        Raises ValueError for a checkpoint of another run, naming the difference, and when neither file can be read.
         """
         fault: Exception | None = None
         for path in (self.last, self.previous):
@@ -177,7 +177,7 @@ class Checkpoints:
             )
 
     def go_back(self) -> None:
-        """Makes last.pt the end of the last good epoch again."""
+        """Replaces last.pt by the state after the last good epoch."""
         if self.previous.is_file():
             os.replace(self.previous, self.last)
 
@@ -186,7 +186,7 @@ class Checkpoints:
 
 
 def write_history(history: list[dict], path: str | Path) -> None:
-    """The history as CSV, one row an epoch. Raises OSError when it cannot be written."""
+    """Writes the history as CSV, one row per epoch. Raises OSError when the file cannot be written."""
     with atomic_write(Path(path)) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in history for key in row)))
         writer.writeheader()

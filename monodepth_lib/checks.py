@@ -1,7 +1,7 @@
-"""What an exercise's answer lacks, in words: `check("3.1", my_function)` in a notebook's exercise cell.
+"""Checks the answers of exercises: `check("3.1", my_function)` in a notebook's exercise cell.
 
-The exercise 3.1 is the function `exercise_3_1` here. It takes the student's answer and returns None when it is right,
-else one sentence that says what was expected, what came, and, for the mistakes that are often made, what to look at.
+Exercise 3.1 is the function `exercise_3_1` here. It takes the student's answer and returns None when it is right, else
+one sentence: what was expected, what came and, for common mistakes, a hint.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .transforms import change_colours
 
 Judge = Callable[[Any], str | None]
 NOT_DONE = "not done yet: replace the ... with your answer"
-SOLVED: set[str] = set()  # exercises whose last check was right, in this session of the notebook
+SOLVED: set[str] = set()  # exercises whose last check in this session was right
 NOT_THE_STUDENTS = tuple({str(Path(__file__).parent), *sysconfig.get_paths().values(), "<frozen"})
 
 
 def compare(got: Any, expected: Any, hints: list[tuple[Any, str]] = [], tolerance: float = 1e-3) -> str | None:  # noqa: B006
-    """None when `got` is `expected` within `tolerance`, else a sentence; `hints`: (typical wrong value, what to ask).
+    """None when `got` equals `expected` within `tolerance`, else a sentence; `hints`: (typical wrong value, question).
 
-    Numbers, tensors and sequences of both are compared alike, by shape and by the largest difference.
+    Numbers, tensors and sequences of them are compared by shape and by the largest difference.
     """
     if is_blank(got):
         return NOT_DONE
@@ -47,12 +47,12 @@ def compare(got: Any, expected: Any, hints: list[tuple[Any, str]] = [], toleranc
 
 
 def is_blank(got: Any) -> bool:
-    """Is an answer, or a part of it, still the ... of the stub?"""
+    """Whether an answer, or a part of it, is still the ... of the stub (or None)."""
     return got is ... or got is None or (isinstance(got, list | tuple) and any(map(is_blank, got)))
 
 
 def as_numbers(got: Any) -> torch.Tensor:
-    """A number, a tensor, or a sequence of both as one tensor."""
+    """Turns a number, a tensor, or a sequence of them into one tensor."""
     if isinstance(got, list | tuple) and got:
         return torch.stack([as_numbers(value) for value in got])
     return torch.as_tensor(got, dtype=torch.float64).detach()
@@ -73,13 +73,13 @@ def judge(name: str, answer: Any) -> str | None:
     try:
         return EXERCISES[name](answer)
     except Exception as error:
-        if "ellipsis" in str(error):  # a blank was reckoned with
+        if "ellipsis" in str(error):  # the code computed with a ... of the stub
             return NOT_DONE
         return f"your code raised {type(error).__name__}: {error}{last_own_line(error)}"
 
 
 def last_own_line(error: Exception) -> str:
-    """The last line of the student's own code before an error, below the message; empty where none was reached."""
+    """The last line of the student's own code before an error, as text below the message; "" without one."""
     own = [line for line in traceback.extract_tb(error.__traceback__) if not line.filename.startswith(NOT_THE_STUDENTS)]
     return f"\n    line {own[-1].lineno} of the cell: {own[-1].line}" if own else ""
 
@@ -147,9 +147,9 @@ def exercise_1_4(answer) -> str | None:
     wide = torch.rand(24, 80, generator=torch.Generator().manual_seed(4))
     left, right = wide[:, :64], wide[:, 7:71]  # what the left view has at x, the right one has at x - 7
     right = right.clone()
-    right[10, 30 - 3] = left[10, 30]  # one pixel alone fits better elsewhere
+    right[10, 30 - 3] = left[10, 30]  # a single pixel fits better elsewhere
     right[10, 30 - 7] += 0.02
-    right[8:13, 36:41] = left[8:13, 28:33]  # and 8 px on the other side the same thing stands once more
+    right[8:13, 36:41] = left[8:13, 28:33]  # the same window again, 8 px on the other side
     hints = [
         (3, "one pixel alone is found in many places: compare the whole window"),
         (8, "the right view shows things further left: where does its window start?"),
@@ -261,7 +261,7 @@ def exercise_3_1(answer) -> str | None:
 def exercise_3_2(answer) -> str | None:
     generator = torch.Generator().manual_seed(1)
     right = torch.rand(40, generator=generator)
-    left = right.roll(4)  # shown 4 px further left on the right: left[x] = right[x - 4]
+    left = right.roll(4)  # the right view shows it 4 px further left: left[x] = right[x - 4]
     right[20 - 4] += 0.02
     right[20 - 8] = left[20]  # one pixel alone fits better elsewhere
     shifts = [1, 2, 4, 6, 8]
@@ -295,7 +295,7 @@ def exercise_3_3(answer) -> str | None:
         ((steps * torch.exp(-edges.abs())).mean(), "|∂I| has three channels, the map one: .mean(1, keepdim=True)"),
         ((steps * torch.exp(-edges.abs().sum(1, keepdim=True))).mean(), "did you average over the channels?"),
         ((steps * torch.exp(-edges.mean(1, keepdim=True))).mean(), "is it |∂I|? Down a dark edge counts as much as up"),
-        ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not dearer: which sign?"),
+        ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not more costly: sign?"),
         (steps.mean(), "where is the picture? An edge in it must make a step cheaper"),
         ((disparity.diff(dim=-1) * torch.exp(-mean)).mean(), "is it |∂d|? Steps up and down cancel without abs"),
         ((steps * torch.exp(-mean)).sum(), "the mean over the pixels, not their sum"),
@@ -380,7 +380,7 @@ def exercise_4_3(answer) -> str | None:
     x, skip = torch.rand(1, 2, 3, 4, generator=generator), torch.rand(1, 3, 6, 8, generator=generator)
 
     def up(values):
-        return values if values is ... else values + 2 * values.roll(1, -1)  # like a convolution, it sees neighbours
+        return values if values is ... else values + 2 * values.roll(1, -1)  # depends on neighbours, like a convolution
 
     def join(values):
         return values
@@ -438,7 +438,7 @@ def exercise_5_1(answer) -> str | None:
     hints = [
         ([1.0 if s <= 6 else 0.5 if s <= 8 else 0.25 for s in range(steps)], "steps count from 0: 6 of 10 are full"),
         ([1.0 if s < 6 else 0.5 for s in range(steps)], "it is halved a second time, after 4/5 of the steps"),
-        ([1.0 if s < 6 else 0.5 if s < 8 else 0.0 for s in range(steps)], "the half of a half is not nothing"),
+        ([1.0 if s < 6 else 0.5 if s < 8 else 0.0 for s in range(steps)], "the second halving: 0.5 to 0.25, not to 0"),
         ([1.0 if s < 5 else 0.5 if s < 8 else 0.25 for s in range(steps)], "the first halving comes after 3/5"),
     ]
     return compare([answer(step, steps) for step in range(steps)], expected, hints)
@@ -458,7 +458,7 @@ def exercise_5_2(answer) -> str | None:
 
 
 class _OneNumber(torch.nn.Module):
-    """A network with one weight, so that a step can be worked out by hand."""
+    """A network with one weight: a step can be computed by hand."""
 
     def __init__(self):
         super().__init__()
@@ -732,9 +732,9 @@ EXERCISES: dict[str, Judge] = {
 
 
 def pieces(mine: dict[str, Callable], library: dict[str, Callable]) -> dict[str, Callable]:
-    """The student's own pieces, `{"8.2 warp": my_warp}`, by their word, "warp"; the library's for one not done yet.
+    """The student's own pieces, `{"8.2 warp": my_warp}`, by name ("warp"); the library's piece for one not done yet.
 
-    Prints whose each one is. Raises ValueError for one that is wrong, after all are named.
+    Prints for each piece whose it is. Raises ValueError when one is wrong, after all have been checked.
     """
     chosen, wrong = {}, []
     for key, function in mine.items():

@@ -1,4 +1,4 @@
-"""Notebook 06, behind it: how far an answer can be trusted, and where it is wrong."""
+"""Notebook 06, behind it: the uncertainty of a prediction, and where the prediction is wrong."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .testing import as_map
 
 
 def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
-    """|d - d'| of maps (..., h, w): the answer d to the picture, and d' to its mirror image, turned back.
+    """|d - d'| of maps (..., h, w): d is predicted from the picture, d' from its mirror image and mirrored back.
 
-    d' is worked out from `post_process`'s blend, d_pp = d + w·(d' - d) with w = m_l + (1 - m_l - m_r) / 2. On the right
-    border d' has no share in it (w = 0): the last column with w of 1/4 or more stands in.
+    It is computed from the blend of `post_process`, d_pp = d + w·(d' - d) with w = m_l + (1 - m_l - m_r) / 2. At the
+    right border w is 0 and says nothing about d': the value of the last column with w of 1/4 or more is used there.
     """
     width = plain.shape[-1]
     x = torch.linspace(0, 1, width, device=plain.device)
@@ -34,7 +34,7 @@ def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
 def left_right_disagreement(maps: Tensor) -> Tensor:
     """|d_l(x) - d_r(x - d_l(x))| of a network's output (N, 2, h, w): (N, h, w), fractions of the width.
 
-    The right map is fetched where the left one points, as in the consistency loss: both should say the same.
+    The right map is sampled where the left one points, as in the consistency loss: both should be equal.
     """
     left, right = maps[:, :1], maps[:, 1:]
     return (left - warp(right, -left))[:, 0].abs()
@@ -44,10 +44,10 @@ def left_right_disagreement(maps: Tensor) -> Tensor:
 
 
 def sparsification(error: Tensor, uncertainty: Tensor, steps: int = 50) -> Tensor:
-    """Mean error of the pixels that stay when the most uncertain k/steps of them go, k = 0 ... steps: (steps + 1,).
+    """Mean error of the remaining pixels after the most uncertain k/steps are removed, k = 0 ... steps: (steps + 1,).
 
-    `error` and `uncertainty` hold a number a pixel, in any shape; those whose error is nan (unknown) do not count. The
-    last value, of no pixel at all, is 0. Uncertainty that knows where the errors are makes the curve fall at once.
+    `error` and `uncertainty` hold one number per pixel, in any shape; pixels whose error is nan (unknown) do not count.
+    The last value, without pixels, is 0. A good uncertainty makes the curve fall at once.
     """
     known = ~error.isnan()
     order = uncertainty[known].argsort(descending=True, stable=True)
@@ -61,7 +61,7 @@ def sparsification(error: Tensor, uncertainty: Tensor, steps: int = 50) -> Tenso
 
 
 def ause(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
-    """Area under the sparsification error: of the curve by `uncertainty` above the curve by the error itself.
+    """Area under the sparsification error: between the curves sorted by `uncertainty` and by the error itself.
 
     AUSE = ∫ S_uncertainty(x) - S_error(x) dx over the removed share x from 0 to 1, in the unit of the error; 0 is the
     best. Ilg et al. (ECCV 2018, arXiv 1802.07095), steps of 2 % and no normalisation as in Poggi et al. (CVPR 2020).
@@ -71,10 +71,10 @@ def ause(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
 
 
 def aurg(error: Tensor, uncertainty: Tensor, steps: int = 50) -> float:
-    """Area under the random gain: of the curve by `uncertainty` below that of removing pixels at random.
+    """Area under the random gain: how far the curve by `uncertainty` is below that of removing pixels at random.
 
-    AURG = mean error - ∫ S_uncertainty(x) dx (Poggi et al., CVPR 2020, arXiv 2005.06209): random removal leaves the
-    mean as it is. Higher is better; what is about 0 knows nothing of the errors.
+    AURG = mean error - ∫ S_uncertainty(x) dx (Poggi et al., CVPR 2020, arXiv 2005.06209): random removal does not
+    change the mean. Higher is better; 0 is no better than chance.
     """
     curve = sparsification(error, uncertainty, steps)
     return float(curve[0] - torch.trapezoid(curve, dx=1 / steps))
@@ -88,8 +88,8 @@ def score_confidence(
 ) -> list[dict]:
     """AUSE and AURG of each pair that has ground truth, on |error| / depth: rows with `name`, `ause`, `aurg`.
 
-    Both maps are (h, w), one a pair. `uncertainties` are disagreements of disparities; in metres, and as a share of the
-    depth, the same doubt is |Δd| / d, and that is what pixels are sorted by.
+    Both maps are (h, w), one per pair. `uncertainties` are disagreements |Δd| of disparities. As a share of the depth,
+    such a disagreement is |Δd| / d, so pixels are sorted by |Δd| / d.
     """
     rows = []
     for pair, disparity, uncertainty in zip(pairs, disparities, uncertainties, strict=True):

@@ -21,14 +21,14 @@ from .transforms import image_transforms
 def match_blocks(
     left: Tensor, right: Tensor, down: int = 0, furthest: int = 48, window: int = 7
 ) -> tuple[Tensor, Tensor]:
-    """Looks for every pixel of `left` along one row of `right`: (least cost, its shift in px), both (H, W).
+    """Searches one row of `right` for every pixel of `left`: returns (lowest cost, its shift in px), both (H, W).
 
     left, right: (C, H, W). The cost at a shift s is the mean |left(y, x) - right(y + down, x - s)| over channels and a
-    square window; s = 0..`furthest`. In a rectified pair the mean cost is least at `down` = 0: if it is least
-    elsewhere, or at different `down` in different parts of the picture, the cameras are not aligned row by row.
+    square window; s = 0..`furthest`. In a rectified pair the mean cost is lowest at `down` = 0. If it is lowest at
+    another `down`, or at a different one in each part of the picture, the cameras are not aligned row by row.
     """
     height, width = left.shape[-2:]
-    rows = (torch.arange(height) + down).clamp(0, height - 1)  # beyond the border, its edge
+    rows = (torch.arange(height) + down).clamp(0, height - 1)  # beyond the border the edge is repeated
     padded = F.pad(right[:, rows], (furthest, 0), mode="replicate")
     moved = padded.unfold(-1, width, 1)  # (C, H, furthest + 1, W): at place k the right view moved by furthest - k
     difference = (left[:, :, None] - moved).abs().mean(0).transpose(0, 1)  # (furthest + 1, H, W)
@@ -40,12 +40,12 @@ def match_blocks(
 class StereoPairs(Dataset):
     """Pairs of drives as samples: a dict of `left_image`, `right_image` and `name` ("drive/frame").
 
-    The random choices of a sample depend on `seed`, `epoch` and the sample's index alone: not on the number of workers,
-    nor on what was drawn before, so a resumed run repeats them. Raises ValueError naming a pair of unequal size.
+    The random choices of a sample depend only on `seed`, `epoch` and its index. They do not depend on the number of
+    workers or on earlier draws, so a resumed run repeats them. Raises ValueError naming a pair of unequal size.
     """
 
     def __init__(self, pairs: Sequence[kitti.Pair], transform=None, seed: int = 0, left_only: bool = False):
-        """`left_only`: without the right view, which prediction does not need and which takes as long again to read."""
+        """`left_only` leaves out the right view: prediction does not need it, and reading it doubles the time."""
         self.pairs, self.transform, self.seed, self.epoch = pairs, transform, seed, 0
         self.left_only = left_only
 
@@ -67,7 +67,7 @@ class StereoPairs(Dataset):
 
     @contextlib.contextmanager
     def random_choices(self, index: int) -> Iterator[None]:
-        """Within it, torch draws the numbers of this (seed, epoch, index)."""
+        """Inside this context, torch draws the random numbers of (seed, epoch, index)."""
         with torch.random.fork_rng(devices=[]):
             seed = int(np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0])
             torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes it for GPUs, in a growing list
@@ -75,7 +75,7 @@ class StereoPairs(Dataset):
 
 
 class PairLoader(DataLoader):
-    """A DataLoader that says in one sentence when its workers have no shared memory left for their batches."""
+    """A DataLoader that raises a clear RuntimeError when its workers run out of shared memory."""
 
     def __iter__(self) -> Iterator[dict]:  # type: ignore[override]
         try:
@@ -101,13 +101,13 @@ def prepare_dataloader(
     augment: bool = True,
     left_only: bool = False,
 ) -> DataLoader:
-    """Batches of pairs (of `kitti.select_pairs`): in order, or, to `train` on, shuffled and augmented.
+    """Makes batches of pairs (from `kitti.select_pairs`): in order, or with `train` shuffled and augmented.
 
-    Images are float32 (N, 3, height, width) in [0, 1]. In training the last, smaller batch is left out. `left_only`:
-    a test loader that reads left views alone. With `cache_dir`, pictures are decoded and resized once into that folder
-    (`prepare_cache`), and every epoch reads them from there. In a group of processes (torch.distributed) each loads its
-    share, in batches of `batch_size`. Each argument is one decision about loading, so there are more than seven.
-    Raises ValueError when a training set is smaller than one batch.
+    Images are float32 (N, 3, height, width) in [0, 1]. Training drops the last batch if it is smaller. `left_only`: a
+    test loader that reads only left views. With `cache_dir`, pictures are decoded and resized once into that folder
+    (`prepare_cache`), and every epoch reads them from there. In a group of processes (torch.distributed), each process
+    loads its share, in batches of `batch_size`. Each argument is one decision about loading, so there are more than
+    seven. Raises ValueError for a training set smaller than one batch, and for `train` together with `left_only`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -124,7 +124,7 @@ def prepare_dataloader(
         pictures = prepare_cache(pairs, size, cache_dir, workers)
         dataset = CachedPairs(pairs, pictures, train and augment, seed, left_only)
     sampler: DistributedSampler | range = range(rank, len(pairs), processes)
-    if train:  # the same number for each process; a `range` has none twice
+    if train:  # every process gets the same number of pairs; a `range` repeats no pair
         sampler = DistributedSampler(dataset, processes, rank, shuffle=True, seed=seed, drop_last=True)
     return PairLoader(
         dataset,
@@ -138,7 +138,7 @@ def prepare_dataloader(
 
 
 def set_epoch(loader: DataLoader, epoch: int) -> None:
-    """Gives a training loader the order and the augmentation of `epoch` (0, 1, ...)."""
+    """Sets the order and the augmentation of a training loader to those of `epoch` (0, 1, ...)."""
     loader.dataset.epoch = epoch  # type: ignore[attr-defined]
     if isinstance(loader.sampler, DistributedSampler):
         loader.sampler.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""Notebook 06: from disparity to metres, and how good the metres are.
+"""Notebook 06: from disparity to depth in metres, and the error of that depth.
 
 Depth is metres along the optical axis, 0 = unknown. The metrics are those of Eigen et al. (2014), section 4, computed
 for each image and then averaged over images.
@@ -30,8 +30,8 @@ METRICS = {
 HIGHER_IS_BETTER = ("a1", "a2", "a3")
 DISTANCES = (0.0, 10.0, 20.0, 40.0, 80.0)  # metres, the edges of the bands
 
-# What counts of a truth's rows (from, to) and columns (from, to), as shares of its height and width: the constants of
-# the authors' evaluation code (mrharicot/monodepth, utils/evaluate_kitti.py), which found Eigen's by trial.
+# The rows (from, to) and columns (from, to) that count, as shares of the truth's height and width. The constants are
+# from the authors' evaluation code (mrharicot/monodepth, utils/evaluate_kitti.py), which found Eigen's by trial.
 CROPS = {
     "none": (0.0, 1.0, 0.0, 1.0),
     "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),
@@ -41,11 +41,11 @@ CROPS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured of an image, and how. Raises ValueError for another crop or cap.
+    """Which pixels of an image are measured, and how. Raises ValueError for an unknown crop or an impossible cap.
 
-    `cap`: ground truth beyond so many metres is left out. `crop`: the part of the picture that counts, see `CROPS`.
-    `median_scaling` multiplies each prediction by median(truth) / median(prediction): for methods that do not know
-    metres.
+    `cap`: ground truth at or beyond this distance in metres is left out. `crop`: the part of the picture that counts,
+    see `CROPS`. `median_scaling` multiplies each prediction by median(truth) / median(prediction): for methods whose
+    depth has no metric scale.
     """
 
     cap: float = MAX_DEPTH
@@ -62,7 +62,7 @@ class Protocol:
 def disparity_to_depth(disparity: Tensor, focal_baseline: float) -> Tensor:
     """depth = f·B / (W·d): `disparity` d is a fraction of the width, `focal_baseline` the camera's f·B/W.
 
-    The fraction does not depend on the size the network works at, so neither does the depth.
+    The fraction does not depend on the size at which the network works, so the depth does not either.
     """
     return focal_baseline / disparity.clamp(min=1e-6)
 
@@ -102,7 +102,7 @@ def valid_pixels(depth: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tens
 
 
 def depth_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> dict[str, float]:
-    """`METRICS` over pixels (P,) of predicted and true metres; `focal_baseline` f·B is in px·m of the truth's width."""
+    """`METRICS` over pixels (P,) of predicted and true metres; `focal_baseline` is f·B in px·m at the truth's width."""
     pred_px, gt_px = focal_baseline / pred.clamp(min=MIN_DEPTH), focal_baseline / gt
     pred = pred.clamp(MIN_DEPTH, cap)
     error = pred - gt
@@ -125,9 +125,9 @@ def metrics(depth: Tensor, truth: Tensor, focal_baseline: float, protocol: Proto
     """The seven standard depth metrics of one image, and KITTI's D1-all, over the valid pixels of the `protocol`.
 
     depth, truth: (H, W) in metres, truth 0 = unknown; the prediction is clamped to [1e-3, cap]. D1-all is the share of
-    pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more. It takes
-    the camera's `focal_baseline` (f·B/W, metres) and ignores the cap's clamp. With median scaling the result also has
-    the `ratio`. Raises ValueError when no pixel is valid.
+    pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more. It needs
+    the camera's `focal_baseline` (f·B/W, metres) and is not clamped to the cap. With median scaling the result also
+    has the `ratio`. Raises ValueError when no pixel is valid.
     """
     pred, gt, ratio = valid_pixels(depth, truth, protocol)
     values = depth_errors(pred, gt, focal_baseline * truth.shape[1], protocol.cap)
@@ -156,9 +156,9 @@ def metrics_by_distance(
 
 
 def mean_inverse_depth(truths: Iterable[Tensor], size: tuple[int, int]) -> Tensor:
-    """Per-pixel mean of 1/depth over the known pixels of several (H, W) truths, at `size`: a guess without a picture.
+    """Per-pixel mean of 1/depth over the known pixels of several (H, W) truths, at `size`: needs no picture.
 
-    Every truth is brought to `size` by averaging 1/depth over its known pixels; a place that is known in none is 0.
+    Every truth is reduced to `size` by averaging 1/depth over its known pixels. A pixel known in no truth is 0.
     """
     total, count = torch.zeros(1, 1, *size), torch.zeros(1, 1, *size)
     for truth in truths:
@@ -172,14 +172,14 @@ def mean_inverse_depth(truths: Iterable[Tensor], size: tuple[int, int]) -> Tenso
 
 
 def nearest_valid(values: Tensor, row: int, column: int) -> tuple[int, int]:
-    """Row and column of the pixel of a map (H, W) that is nearest to those asked for and not 0, which is unknown."""
+    """Row and column of the known (not 0) pixel of a map (H, W) that is nearest to the given row and column."""
     rows, columns = values.nonzero(as_tuple=True)
     place = ((rows - row) ** 2 + (columns - column) ** 2).argmin()
     return int(rows[place]), int(columns[place])
 
 
 def fill_rows(values: Tensor) -> Tensor:
-    """A map (H, W) whose zeros, the unknown places, are the mean of their row's known ones, else of all known ones."""
+    """Fills the zeros (unknown) of a map (H, W) with the mean of their row's known values, else of all known values."""
     known = values > 0
     whole = values.sum() / known.sum().clamp(min=1)
     rows = torch.where(known.any(1), values.sum(1) / known.sum(1).clamp(min=1), whole)
@@ -192,7 +192,7 @@ def scale_camera(
     """Focal length and centre (column, row), in pixels of a map of `size` (H, W), of a camera `camera_width` px wide.
 
     s = W / camera_width; f' = s·f and c' = s·(c + 1/2) - 1/2, as pixel centres lie at whole numbers (a picture's left
-    edge is at -1/2). Without a known centre (None) it is the map's middle.
+    edge is at -1/2). A `centre_px` of None means the middle of the map.
     """
     height, width = size
     scale = width / camera_width
@@ -203,11 +203,11 @@ def scale_camera(
 
 
 def point_cloud(depth: Tensor, focal_px: float, centre_px: tuple[float, float]) -> Tensor:
-    """Where every pixel's surface lies before the camera: (H, W) metres -> (H, W, 3) metres, (X, Y, Z).
+    """The 3-D point of every pixel, as the camera sees it: depth (H, W) in metres -> points (X, Y, Z), (H, W, 3).
 
     X = (u - c_u)·Z / f to the right, Y = (v - c_v)·Z / f down, Z = depth ahead, for the pixel in column u and row v
-    (0, 1, ...). `focal_px` f and `centre_px` (c_u, c_v) are in pixels of this map: `scale_camera` brings a calibration
-    to it. A pixel of unknown depth (0) lands in the camera itself, (0, 0, 0): leave points with Z = 0 out.
+    (0, 1, ...). `focal_px` f and `centre_px` (c_u, c_v) are in pixels of this map (see `scale_camera`).
+    A pixel of unknown depth (0) becomes (0, 0, 0), the camera itself: leave out points with Z = 0.
     """
     height, width = depth.shape
     u = torch.arange(width, dtype=depth.dtype, device=depth.device)
@@ -220,7 +220,7 @@ def point_cloud(depth: Tensor, focal_px: float, centre_px: tuple[float, float]) 
 def viewer_points(
     points: Tensor, colours: np.ndarray | Tensor, furthest: float = MAX_DEPTH
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (..., 3) of `point_cloud` and their `colours` (..., 3), bytes, as 3-D viewers want them: each (N, 3).
+    """Points (..., 3) of `point_cloud` and their `colours` (..., 3), bytes, in the form of 3-D viewers: each (N, 3).
 
     Viewers open with y up and look along -z, so (X, Y, Z) becomes (X, -Y, -Z): half a turn about the x axis, which
     mirrors nothing. Points of unknown depth (Z = 0, or not finite) and beyond `furthest` metres are left out. Returns

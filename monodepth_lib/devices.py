@@ -1,4 +1,4 @@
-"""Notebook 05, behind it: where a network runs, how exactly it counts, and beside how many other processes."""
+"""Notebook 05, behind it: the device of a network, its numerical precision, and its group of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def to_device(batch: dict, device: str | torch.device = "auto") -> dict:
-    """Moves a batch's images to `device` in channels-last order, the one convolutions are fastest in; keeps names."""
+    """Moves a batch's images to `device` in channels-last order, which is fastest for convolutions; keeps names."""
     target = pick_device(device) if isinstance(device, str) else device
     return {
         key: value.to(target, non_blocking=True, memory_format=torch.channels_last)
@@ -39,7 +39,7 @@ def to_device(batch: dict, device: str | torch.device = "auto") -> dict:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """ "auto" is float32 on a CPU or Apple's GPU, bf16 on a GPU that has it, else fp16; the others are themselves."""
+    """ "auto" is float32 on a CPU or Apple's GPU, bf16 on a GPU that has it, else fp16; other names stay."""
     if precision not in ("auto", "float32", "bf16", "fp16"):
         raise ValueError(f"precision is {precision!r}; it must be 'auto', 'float32', 'bf16' or 'fp16'")
     if precision != "auto":
@@ -50,7 +50,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Mixed precision for the network's forward pass: "float32" is none; see `pick_precision`."""
+    """The context for the network's forward pass in a `precision` ("float32", "bf16", "fp16"; see `pick_precision`)."""
     kind = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return contextlib.nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)
 
@@ -63,10 +63,10 @@ def process() -> tuple[int, int]:
 
 
 def share_model(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` as each process trains it: the same weights at the start, and gradients averaged in every step.
+    """Wraps `model` for a group of processes: equal weights at the start, gradients averaged in every step.
 
-    Batch normalisation of one process sees its share of the batch alone. On GPUs it is turned (in place) into one that
-    takes its statistics over all of them, which torch has for CUDA only.
+    Batch normalisation then sees only the process's share of the batch. On GPUs it is replaced (in place) by a version
+    with statistics over all processes, which torch offers for CUDA only.
     """
     if device.type != "cuda":
         return DistributedDataParallel(model)

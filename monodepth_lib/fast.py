@@ -1,7 +1,7 @@
-"""The same answers sooner: tuned twins of what the course teaches, with the same parameter names.
+"""The same results, faster: optimised versions of the taught code, with the same parameter names.
 
-`training.train` and `testing.predict_loader` switch them on unless told `fast=False`. Tests prove each equal to its
-plain twin, and `python -m research.benchmarks` measures what it is worth.
+`training.train` and `testing.predict_loader` use them unless `fast=False`. Tests show that each one equals the plain
+code, and `python -m research.benchmarks` measures how much time it saves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .networks import Monodepth, UpBlock
 
 @contextlib.contextmanager
 def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
-    """While it lasts, `model` and `loss` compute the same values and gradients (to rounding) sooner."""
+    """Inside this context, `model` and `loss` compute the same values and gradients (up to rounding), faster."""
     blocks = [module for module in model.modules() if type(module) is UpBlock]
     for block in blocks:
         block.__class__ = SummedUpBlock
@@ -43,10 +43,10 @@ def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
 
 
 def faster_prediction(model: Monodepth) -> Monodepth:
-    """A copy of `model` in eval mode that gives the same answers (to rounding) sooner, and cannot be trained.
+    """A faster copy of `model` in eval mode, with the same predictions (up to rounding); it cannot be trained.
 
-    In eval mode batch normalisation is a fixed scale and shift, which the convolution before it takes over. The kernels
-    of `SummedUpBlock` are summed once. Weights that stay as they are are shared with `model`, not copied.
+    In eval mode batch normalisation is a fixed scale and shift, so it is folded into the convolution before it. The
+    kernels of `SummedUpBlock` are summed once. Unchanged weights are shared with `model`, not copied.
     """
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     model = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def faster_prediction(model: Monodepth) -> Monodepth:
                 one.weight, one.bias = fuse_conv_bn_weights(
                     one.weight, one.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 )
-                setattr(module, name, getattr(norm, "act", nn.Identity()))  # timm's norms hold the activation, too
+                setattr(module, name, getattr(norm, "act", nn.Identity()))  # a norm of timm includes the activation
         if type(module) is UpBlock:
             module.__class__ = SummedUpBlock
             kernel = summed_kernel(module[0].weight).detach()  # type: ignore[arg-type]
@@ -71,9 +71,9 @@ def faster_prediction(model: Monodepth) -> Monodepth:
 class SummedUpBlock(UpBlock):
     """`UpBlock` without writing the upsampled features.
 
-    Twice as large, the four new pixels of an old one are equal, so a 3x3 window over them meets at most 2x2 different
-    values. One transposed convolution with the sums of the kernel's weights gives the same result with 4/9 of the
-    multiplications. At other sizes, and in pictures so small that summing costs more than it saves, it is plain.
+    After upsampling by 2, the four new pixels of an old one are equal, so a 3x3 window covers at most 2x2 different
+    values. One transposed convolution with sums of the kernel's weights gives the same result with 4/9 of the
+    multiplications. For other sizes, and for pictures too small to gain from it, the plain code runs.
     """
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:  # type: ignore[override]
@@ -86,10 +86,10 @@ class SummedUpBlock(UpBlock):
 
 
 def summed_kernel(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (in, out, 4, 4): what an old pixel gives to the 4x4 new ones around it.
+    """(out, in, 3, 3) -> (in, out, 4, 4): the weights with which an old pixel enters the 4x4 new ones around it.
 
-    Along one axis, a new pixel sees old ones through w1, w2, w3. An old one covers two, so it gives w3, w3 + w2,
-    w2 + w1, w1 to four new ones in a row.
+    Along one axis, the kernel is w1, w2, w3. An old pixel becomes two upsampled pixels, so it enters four new pixels in
+    a row with the weights w3, w3 + w2, w2 + w1, w1.
     """
     w1, w2, w3 = weight.unbind(-2)
     rows = torch.stack([w3, w3 + w2, w2 + w1, w1], dim=-2)
@@ -101,12 +101,12 @@ def summed_kernel(weight: Tensor) -> Tensor:
 
 
 def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
-    """`losses.appearance_loss` with its derivative worked out beside it."""
+    """`losses.appearance_loss` with a hand-written derivative."""
     return Appearance.apply(image, estimate, ssim_weight)
 
 
 class Appearance(torch.autograd.Function):
-    """The value and, at once, its derivative: one map a view is kept for the backward pass, where autograd keeps 20."""
+    """Computes value and derivative together: it keeps one map per view for the backward pass, autograd keeps 20."""
 
     @staticmethod
     def forward(ctx, image: Tensor, estimate: Tensor, ssim_weight: float) -> Tensor:
@@ -134,9 +134,9 @@ def box_spread(x: Tensor) -> Tensor:
 
 
 def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The mean of `losses.ssim(a, b)`, and its derivative by `a` and by `b` where wanted.
+    """The mean of `losses.ssim(a, b)`, and its derivative by `a` and by `b` where asked for.
 
-    With sums Σ over nine pixels in place of means (the formula's top and bottom both grow by 81²),
+    With sums Σ over nine pixels instead of means (numerator and denominator both grow by 81²),
         A1 = 2·Σa·Σb + 81·C1,  A2 = 18·Σab - 2·Σa·Σb + 81·C2,
         B1 = (Σa)² + (Σb)² + 81·C1,  B2 = 9·(Σa² + Σb²) - (Σa)² - (Σb)² + 81·C2,  SSIM = A1·A2 / (B1·B2).
     """
@@ -151,7 +151,7 @@ def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Ten
     below = (b1 * b2).reciprocal_()
     by_a2, by_a1 = a1.mul_(below), below.mul_(a2)
     similarity = a2.mul_(by_a2)
-    by_b2 = torch.div(similarity, b2, out=b2)  # less than zero, as what comes by B1 is: their signs are set below
+    by_b2 = torch.div(similarity, b2, out=b2)  # without its minus sign, like the part of B1: see below
     by_squares = torch.sub(by_b2, torch.div(similarity, b1, out=b1), out=b1)  # the squares are in B1 and B2,
     by_product = by_a1.sub_(by_a2)  # Σa·Σb in A1 and A2
     spread_a2, spread_b2 = box_spread(by_a2).mul_(18), box_spread(by_b2).mul_(18)
@@ -168,18 +168,18 @@ def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Ten
     )
 
 
-# --- memory that stays between the steps ------------------------------------------------------------------------------
+# --- memory that is kept between the steps--------------------------------------------------------------------------
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # glibc's names for what `mallopt` sets, see malloc.h
-DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # once blocks of 32 MB were freed
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of glibc's `mallopt`, see malloc.h
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # as after freeing a block of 32 MB
 
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """While it lasts, memory that tensors leave stays with the process; then all that is free goes back to the system.
+    """Inside this context, the process keeps the memory of freed tensors; afterwards it returns it to the system.
 
-    glibc takes every block above 32 MB anew from the system and returns it at once, and the system clears each page
-    when it is first touched. Training at 256x512 makes many such tensors in every step. Without glibc it does nothing.
+    glibc asks the system for every block above 32 MB and returns it when it is freed; the system clears each page at
+    its first use. Training at 256x512 makes many such tensors in every step. Without glibc this does nothing.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):

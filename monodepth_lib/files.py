@@ -1,4 +1,4 @@
-"""Files: where the project is, how a picture is read, and how a file is written whole or not at all."""
+"""Files: the project's folder, reading pictures, and writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# The formats that are read, in lower case, and those of cameras that are not: these are named where they are left out.
+# Formats that are read (suffix in lower case), and camera formats that are not read: a warning names those.
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".jfif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 
-WHOLE_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # the last bytes of a whole file
-ORIENTATION = 0x0112  # EXIF's number for how the camera was held; 5 to 8: height and width change places
+WHOLE_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # the last bytes of a complete file
+ORIENTATION = 0x0112  # EXIF's number of the camera's orientation; 5 to 8: height and width are swapped
 PICTURE_ERRORS = OSError, ValueError, SyntaxError, Image.DecompressionBombError  # what Pillow raises
 
 
 def project_root() -> Path:
-    """The project's folder: the first one upward from here, else from this file, with our `pyproject.toml`."""
+    """The project's folder: the first one with our `pyproject.toml` above the working folder, else above this file."""
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "monodepth_lib").is_dir():
@@ -34,7 +34,7 @@ def project_root() -> Path:
 
 
 def project_path(path: str | Path) -> Path:
-    """`path` itself where it is absolute; a relative one counts from the project's folder, wherever one stands."""
+    """An absolute `path` unchanged; a relative one counts from the project's folder, not from the working folder."""
     return project_root() / Path(path).expanduser()
 
 
@@ -42,17 +42,17 @@ def project_path(path: str | Path) -> Path:
 
 
 def read_picture(path: str | Path) -> Image.Image:
-    """A picture as an 8-bit RGB Pillow image, turned as the camera was held (EXIF orientation).
+    """Reads a picture as an 8-bit RGB Pillow image, upright by its EXIF orientation.
 
-    Grey is repeated, 16 bits are scaled down, transparency is dropped; a picture of fractions from 0 to 1 (a float
-    TIFF) is scaled up. Raises ValueError naming a file that is cut short, is no picture, may not be read, is huge, or
-    holds numbers that are no brightness.
+    Grey is repeated, 16 bits are scaled down, transparency is dropped; fractions from 0 to 1 (a float TIFF) are scaled
+    up. Raises ValueError naming a file that is incomplete, not a picture, not readable or too large, or whose numbers
+    are not brightness.
     """
     try:
         # Opened as a file object: by path, Pillow maps an uncompressed TIFF into memory and turns it wrongly.
         with open(path, "rb") as file, Image.open(file) as image:
             image.load()
-            with contextlib.suppress(Exception):  # where the EXIF data are damaged, the picture is not
+            with contextlib.suppress(Exception):  # damaged EXIF data do not damage the picture
                 ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "F" or image.mode.startswith("I"):
                 return Image.fromarray(to_8_bits(np.asarray(image))).convert("RGB")
@@ -74,7 +74,7 @@ def to_8_bits(values: np.ndarray) -> np.ndarray:
 
 
 def picture_remedy(error: Exception) -> str:
-    """What to do about a picture that cannot be read."""
+    """The remedy for a picture that cannot be read, as part of a sentence."""
     if isinstance(error, PermissionError):
         return "change its permissions or remove it"
     if isinstance(error, Image.DecompressionBombError):
@@ -87,9 +87,9 @@ def picture_remedy(error: Exception) -> str:
 
 
 def picture_size(path: Path, whole: bool = False) -> tuple[int, int]:
-    """(width, height) of `read_picture`'s picture that is there to its end, from its first and last bytes.
+    """(width, height) as `read_picture` gives it; the file's first and last bytes show that it is complete.
 
-    It is decoded only where these leave a doubt, or if `whole`. Raises ValueError as `read_picture` does.
+    The picture is decoded only if they leave a doubt, or with `whole`. Raises ValueError as `read_picture` does.
     """
     if not whole:
         with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
@@ -105,14 +105,14 @@ def picture_size(path: Path, whole: bool = False) -> tuple[int, int]:
 
 
 class NotWritten(OSError):
-    """A file could not be written; the sentence names it and the way out."""
+    """A file could not be written; the message names the file and the remedy."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a file to write beside `path`, which takes its place once whole: a failure leaves the old one as it was.
+    """Gives a temporary file beside `path`; it replaces `path` when it is complete. A failure leaves the old file.
 
-    The file beside has a name of its own, so that of two writers of one file the last one wins and none fails. Raises
+    Each temporary file has a name of its own: of two writers of one file, the last one wins and neither fails. Raises
     OSError naming `path` when it cannot be written.
     """
     start = path.name[:60]  # a file's name has at most 255 bytes
@@ -138,7 +138,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, start: str) -> None:
-    """Removes what runs that were killed left in `folder`: files beside, with this start, untouched for an hour."""
+    """Removes the temporary files of killed runs: those in `folder` with this start, unchanged for an hour."""
     for old in folder.iterdir():
         with contextlib.suppress(OSError):
             if old.name.startswith(start) and old.suffix == ".tmp" and time.time() - old.stat().st_mtime > 3600:
@@ -149,7 +149,7 @@ def remove_leftovers(folder: Path, start: str) -> None:
 def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keeps a second run out of `folder`; the lock ends with its process.
 
-    Raises BlockingIOError when another one is still there after `patience` seconds.
+    Raises BlockingIOError if another run still holds it after `patience` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -160,5 +160,5 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def write_npy_header(file: BinaryIO, shape: tuple[int, ...], kind: str = "<f4") -> None:
-    """Begins a .npy of values of a `kind` (float32 unless told), which are then written one after the other."""
+    """Writes the header of a .npy file of `shape`; the values, of dtype `kind`, are then written after it."""
     np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})

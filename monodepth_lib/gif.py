@@ -18,21 +18,21 @@ from .plots import colour_map, scale_bar
 
 
 def colour_range(disparities: np.ndarray) -> tuple[float, float]:
-    """(low, high) for a whole clip, so that one colour means one distance in every frame: 0 and the 99th percentile."""
+    """(low, high) for a whole clip: 0 and the 99th percentile. So a colour means the same distance in every frame."""
     return 0.0, float(np.percentile(disparities, 99))
 
 
 def flicker(disparities: np.ndarray) -> np.ndarray:
-    """How much (frames, h, w) change from each frame to the next: mean |d_t - d_(t-1)| over the pixels, (frames - 1,).
+    """The change of disparities (frames, h, w) per step: mean |d_t - d_(t-1)| over the pixels, (frames - 1,).
 
-    In the unit of the disparities. What moves in front of the camera changes as well: compare with the true change.
+    It has the unit of the disparities. Real motion also changes them: compare with the change of the true disparity.
     """
     steps = pairwise(disparities)  # frame by frame: a long drive does not fit in memory twice
     return np.array([np.abs(np.asarray(new) - np.asarray(old)).mean(dtype=np.float64) for old, new in steps])
 
 
 def distance_bar(limits: tuple[float, float], focal_baseline: float, width: int) -> Image.Image:
-    """The colours of disparities from `limits` with the distances they stand for, from the camera's f·B/W."""
+    """A bar of the colours between two disparities `limits`, with the distances they mean; it needs f·B/W in metres."""
     low, high = limits
     nearest = focal_baseline / max(high, 1e-6)
     distances = [z for z in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100) if z >= nearest]
@@ -47,9 +47,9 @@ def side_by_side(
     width: int = 416,
     focal_baseline: float | None = None,
 ) -> Image.Image:
-    """The picture left, its disparity (h, w) in colour right, each `width` px wide (a gif of KITTI's size is huge).
+    """The picture on the left, its coloured disparity (h, w) on the right, each `width` px wide (a small gif).
 
-    With the camera's `focal_baseline` (f·B/W), the distances that the colours stand for are drawn below.
+    With the camera's `focal_baseline` (f·B/W in metres), a bar below shows the distances that the colours mean.
     """
     picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.BILINEAR)
     coloured = Image.fromarray(colour_map(disparity, *limits)).resize(picture.size, Image.Resampling.BILINEAR)
@@ -63,7 +63,7 @@ def side_by_side(
 
 
 def write_gif(frames: Iterable[Image.Image], path: str | Path, frames_per_second: float = 10) -> Path:
-    """Writes an endless gif of frames, one after the other: given a generator, a long film never fills the memory.
+    """Writes a repeating gif, frame by frame. Frames may come from a generator, so a long film needs little memory.
 
     Raises ValueError without frames, OSError naming a file that cannot be written.
     """
@@ -76,9 +76,9 @@ def write_gif(frames: Iterable[Image.Image], path: str | Path, frames_per_second
 
 
 def stream_gif(frames: Iterable[tuple[Image.Image, float]], path: str | Path) -> None:
-    """Writes an endless gif of frames and their seconds, one after the other: a long clip need not fit in memory.
+    """Writes a repeating gif of (frame, seconds), frame by frame: a long clip need not fit in memory.
 
-    A frame that equals the one before it stays a frame of its own, and each has its own 256 colours.
+    Equal neighbouring frames are kept, and each frame has its own 256 colours. Raises ValueError without frames.
     """
     with open(path, "wb") as file:
         for index, (picture, seconds) in enumerate(frames):
@@ -98,8 +98,8 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
 
     `points` (..., 3) are `point_cloud`'s, `colours` (..., 3) the picture's bytes at the same size; unknown points and
     those beyond `furthest` metres are left out. Binary PLY, little endian: x to the right, y up, z backwards (the
-    camera sits at 0 and looks along -z), float, metres; red, green, blue, uchar. The file is written beside and
-    renamed. Raises ValueError like `viewer_points`, OSError naming a file that cannot be written.
+    camera sits at 0 and looks along -z), float, metres; red, green, blue, uchar. The file is written under a
+    temporary name and renamed. Raises ValueError like `viewer_points`, OSError naming a file that cannot be written.
     """
     xyz, rgb = viewer_points(points, colours, furthest)
     names = ("x", "y", "z", "red", "green", "blue")
@@ -115,9 +115,9 @@ def write_ply(path: str | Path, points: Tensor, colours: np.ndarray | Tensor, fu
 
 
 def preview(path: str | Path, most_bytes: int = 100_000) -> bytes:
-    """A written gif made small enough to travel within a notebook: fewer frames, pixels and colours, the same time.
+    """A smaller copy of a gif, to store inside a notebook: fewer frames, pixels and colours, the same duration.
 
-    The first of some reductions that fits into `most_bytes` is taken; else the last and smallest.
+    Returns the first of several reductions that fits into `most_bytes`, else the smallest one.
     """
     with Image.open(path) as film:
         count: int = film.n_frames  # type: ignore[attr-defined]

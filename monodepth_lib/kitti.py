@@ -1,8 +1,8 @@
-"""What lies on disk: drives, pairs, true depth, named splits.
+"""The data on disk: drives, pairs, true depth, named splits.
 
-A *drive* is one recording. Its pictures lie in one folder for each camera; a *pair* is the left and the right
-picture of one moment, found by the number in the file's name. Both of KITTI's layouts open (date folders or none),
-and KITTI stereo 2012/2015, whose `image_2` and `image_3` hold one pair a scene. A drive of your own has the folders
+A *drive* is one recording. Its pictures lie in one folder per camera; a *pair* is the left and the right picture of
+one moment, found by the number in the file's name. Both of KITTI's layouts work (with date folders or without), and
+KITTI stereo 2012/2015, whose `image_2` and `image_3` hold one pair a scene. A drive of your own has the folders
 `left` and `right`, and a `camera.json` in it or above it (`calibration.read_camera_file`).
 """
 
@@ -39,7 +39,7 @@ TruthKind = Literal["auto", "depth", "disparity", "disparity-noc", "scan", "scan
 
 TRUTHS = get_args(TruthKind)
 SPLIT_FOLDERS: dict[str, str] = {"train": "train", "val": "vals", "test": "test"}
-SMALLEST_SIDE = 8  # px; there is nothing in a smaller view to find again in the other one
+SMALLEST_SIDE = 8  # px; smaller views hold too little to be matched
 
 # Folders of the left and right pictures; "left" and "right" are those of your own drives.
 CAMERAS = {
@@ -66,13 +66,13 @@ def frame_key(path: Path) -> tuple[int, ...]:
 
 
 def read_list(name: str) -> list[str]:
-    """The lines of `splits/NAME.txt`; those that begin with # are remarks."""
+    """The lines of `splits/NAME.txt` without empty lines and comments (#)."""
     text = (Path(__file__).parent / "splits" / f"{name}.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def read_test_list(name: str) -> dict[str, set[tuple[int, ...]]]:
-    """A test set of single frames, a line each: by drive, the numbers in the names of their pictures."""
+    """A test set of single frames: drive -> the frames' numbers (see `frame_key`), of a list, one a line."""
     frames: dict[str, set[tuple[int, ...]]] = {}
     for line in read_list(f"{name}_test"):
         drive, frame = line.split()
@@ -85,7 +85,7 @@ SPLITS: dict[str, dict[str, list[str]]] = {
     for name, sides in {
         "lab": "train val test",
         "eigen-conform": "train val test",
-        "eigen": "train val",  # their test sides are the test lists
+        "eigen": "train val",  # their test side is a test list
         "stereo_2015": "train val",
     }.items()
 }
@@ -98,9 +98,9 @@ STEREO_2015_DRIVES = read_list("stereo_2015_scenes")
 
 @dataclass(frozen=True)
 class Pair:
-    """The left and right picture of one moment: it knows its files, its cameras and its calibration.
+    """The left and right picture of one moment, with their files, cameras and calibration.
 
-    `truth` is the file of true depth, if there is one, and `truth_kind` what it holds: "depth", "disparity", "scan",
+    `truth` is the file of true depth, if there is one, and `truth_kind` is what it holds: "depth", "disparity", "scan",
     or "scan-x" (see `project_scan`).
     """
 
@@ -113,7 +113,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """ "drive/frame", so that every output says where it is from."""
+        """ "drive/frame": every output can name its source."""
         return f"{self.folder.name}/{self.left.stem}"
 
     @functools.cached_property
@@ -124,7 +124,7 @@ class Pair:
     def ground_truth(self) -> np.ndarray:
         """True depth of the left view in metres, float32 (H, W), 0 = unknown.
 
-        Raises ValueError when the pair has no truth, or one of another size than its picture.
+        Raises ValueError when the pair has no truth, or when truth and picture differ in size.
         """
         if self.truth is None:
             raise ValueError(f"{self.name} has no true depth")
@@ -148,12 +148,12 @@ class Pair:
 def find_pairs(drive: str | Path, cameras: CameraName = "colour", truth: TruthKind = "auto") -> list[Pair]:
     """The pairs of one drive in the order of their numbers, with the file of truth where there is one.
 
-    `truth` says which kind a drive's pairs get: "depth" (KITTI's improved depth or a dense one, in the drive or, as
-    KITTI packs it, in `train/<drive>` or `val/<drive>` of a folder above), "disparity" (stereo 2012 and 2015: of all
-    pixels where there is such a folder, else of those that both cameras see), "disparity-noc" (of those alone), "scan"
-    (the laser's) or "scan-x" (the same, see `project_scan`). "auto" is the first of depth, disparity and scan that the
-    drive has. Raises FileNotFoundError when a picture has no partner (named) or the drive has no picture, ValueError
-    for another word.
+    `truth` picks the kind of ground truth. "depth": KITTI's improved depth or a dense one, in the drive or, as KITTI
+    packs it, in `train/<drive>` or `val/<drive>` of a folder above. "disparity" (stereo 2012 and 2015): of all pixels
+    if there is such a folder, else of the pixels that both cameras see; "disparity-noc": only of these. "scan": the
+    laser's; "scan-x": the same, with the laser's x as depth (see `project_scan`). "auto": the first of depth, disparity
+    and scan that the drive has. Raises FileNotFoundError for a picture without a partner (named) or a drive without
+    pictures, ValueError for an unknown `truth`.
     """
     pairs, alone = _pairs_and_alone(drive, cameras, truth)
     if alone:
@@ -188,7 +188,7 @@ def _pairs_and_alone(drive: str | Path, cameras: CameraName, truth: TruthKind) -
     if truth == "auto" and scanned:
         try:
             laser_to_picture(drive, scanned[0].left.stem, cameras)
-        except (FileNotFoundError, ValueError) as error:  # training and pictures do without
+        except (FileNotFoundError, ValueError) as error:  # training needs no truth
             warnings.warn(f"{drive.name}: its laser scans are left out, for {error}", stacklevel=3)
             pairs = [Pair(drive, pair.left, pair.right, cameras) for pair in pairs]
     return pairs, alone
@@ -197,7 +197,7 @@ def _pairs_and_alone(drive: str | Path, cameras: CameraName, truth: TruthKind) -
 def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
     """The folders (left, right) of a drive for `cameras` "colour" or "grey".
 
-    Raises FileNotFoundError when the drive lacks one of them, ValueError for another word.
+    Raises FileNotFoundError when the drive lacks one of them, ValueError for other `cameras`.
     """
     if cameras not in CAMERAS:
         raise ValueError(f"cameras is {cameras!r}; it must be one of {', '.join(map(repr, CAMERAS))}")
@@ -216,7 +216,7 @@ def camera_folders(drive: Path, cameras: str) -> tuple[Path, Path]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """What lies in a folder, hidden things left out, in no order. Raises PermissionError with the remedy."""
+    """The entries of a folder without hidden ones, in no order. Raises PermissionError with the remedy."""
     try:
         return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except PermissionError as error:
@@ -224,14 +224,14 @@ def _list_folder(folder: Path) -> list[Path]:
 
 
 def _found_suffixes(folder: Path) -> str:
-    """What is looked for, and what is there instead."""
+    """For an error message: which files are expected, and which suffixes are there instead."""
     found = sorted({path.suffix.lower() or path.name for path in _list_folder(folder)})
     there = f"; it has {', '.join(found[:5])}" if found else ""
     return f"expected 0000000000.png and so on ({', '.join(PICTURES)}){there}"
 
 
 def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[int, ...], Path]:
-    """Pictures of a folder (or files of other `suffixes`) by the numbers in their name, in order."""
+    """Pictures of a folder (or files with other `suffixes`) by the numbers in their names, sorted by these."""
     frames: dict[tuple[int, ...], Path] = {}
     left_out = []
     for path in _list_folder(folder):
@@ -251,7 +251,7 @@ def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[in
 
 
 def _find_truths(drive: Path, cameras: str, truth: str) -> tuple[dict[tuple[int, ...], Path], str]:
-    """The files of truth of one kind by their frame, empty when there are none; and what they hold."""
+    """The files of one kind of truth by frame (empty when there are none), and what they hold."""
     if truth not in TRUTHS:
         raise ValueError(f"truth is {truth!r}; it must be one of {', '.join(map(repr, TRUTHS))}")
     above = [
@@ -284,10 +284,10 @@ def is_drive(folder: Path) -> bool:
 
 
 def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
-    """All drives at `root` and up to two folders below it, by name: with date or split folders between, or none.
+    """All drives at `root` or up to two folders below it, by name, with or without date and split folders between.
 
-    A folder of a date is looked into wherever it is. Raises FileNotFoundError when `root` is missing or holds no
-    drive, ValueError when two folders share a name that is `wanted` (None: any).
+    A date folder counts as no level. Raises FileNotFoundError when `root` is missing or holds no drive, ValueError when
+    two drives share a name that is `wanted` (None: any name).
     """
     root = own_path(root)
     if not os.path.isdir(root):
@@ -303,7 +303,7 @@ def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict
                     if wanted is None or name in wanted:
                         told = f"two drives are named {name}: {found[name]} and {folder}"
                         raise ValueError(f"{told}; remove one, or give a folder further down as data_dir")
-                    name = f"{folder.parent.name}/{name}"  # benchmarks of KITTI's have a folder "training" each
+                    name = f"{folder.parent.name}/{name}"  # every benchmark of KITTI has a folder "training"
                 found[name] = folder
             elif depth < 2 or re.fullmatch(r"\d{4}_\d\d_\d\d", folder.name):
                 below += sorted(path for path in _list_folder(folder) if path.is_dir())
@@ -318,9 +318,9 @@ def select_drives(root: str | Path, side: Side, names: str | Sequence[str] | Non
     """The drives of one side ("train", "val" or "test").
 
     `names` None takes the folder train, vals or test below `root`; a split's name ("lab", "eigen-conform", "eigen",
-    "stereo_2015") takes that split's drives; a list, or names separated by commas, takes those; "none" takes none. The
-    test sides of "eigen" and "stereo_2015" are lists of frames: those of their drives that are there, of which
-    `select_pairs` takes the list's frames. Raises FileNotFoundError naming what is missing and what is there.
+    "stereo_2015") takes the drives of that split; a list, or names separated by commas, takes these; "none" takes none.
+    The test sides of "eigen" and "stereo_2015" are lists of frames: this returns their drives that are below `root`,
+    and `select_pairs` then takes the listed frames. Raises FileNotFoundError naming what is missing and what is there.
     """
     root = Path(root)
     if side not in SPLIT_FOLDERS:
@@ -338,7 +338,7 @@ def select_drives(root: str | Path, side: Side, names: str | Sequence[str] | Non
     if isinstance(names, str):
         names = SPLITS[names][side] if names in SPLITS else [name.strip() for name in names.split(",")]
     there = find_drives(root, names)
-    by_name = {folder.resolve().name: folder for folder in there.values()} | there  # a link's own name comes first
+    by_name = {folder.resolve().name: folder for folder in there.values()} | there  # a link's own name counts first
     missing = [name for name in names if name not in by_name]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)}; it has {', '.join(there)}")
@@ -346,7 +346,7 @@ def select_drives(root: str | Path, side: Side, names: str | Sequence[str] | Non
 
 
 def is_stereo_2015(folder: Path) -> bool:
-    """Does the folder hold scenes of KITTI stereo 2015? Their true disparity is told by its folder's name."""
+    """Whether the folder holds scenes of KITTI stereo 2015, by the names of its folders of true disparity."""
     return (folder / "disp_occ_0").is_dir() or (folder / "disp_noc_0").is_dir()
 
 
@@ -372,12 +372,12 @@ def select_pairs(
     truth: TruthKind = "auto",
     bad_pairs: Literal["refuse", "skip"] = "refuse",
 ) -> list[Pair]:
-    """The pairs of one side, every picture looked at: all frames of `select_drives`, or those of a test list.
+    """The pairs of one side, all pictures checked: all frames of `select_drives`, or those of a test list.
 
-    `truth`: see `find_pairs`; published Eigen figures are measured with "scan-x". A pair that `check_pictures` finds
-    fault with, or that lacks a view, is an error with `bad_pairs` "refuse"; with "skip" it is left out and counted in a
-    warning. Frames of a test list ("eigen", "stereo_2015") that are not there are counted and named in a warning.
-    Raises FileNotFoundError or ValueError when no pair is left, ValueError for another word.
+    `truth`: see `find_pairs`; published Eigen figures are measured with "scan-x". With `bad_pairs` "refuse", a pair
+    that lacks a view or fails `check_pictures` is an error; with "skip" it is left out, and a warning counts such pairs.
+    A warning also names the missing frames of a test list ("eigen", "stereo_2015"). Raises FileNotFoundError or
+    ValueError when no pair is left, ValueError for an unknown `bad_pairs`.
     """
     if bad_pairs not in ("refuse", "skip"):
         raise ValueError(f"bad_pairs is {bad_pairs!r}; it must be 'refuse' or 'skip'")
@@ -407,7 +407,7 @@ def select_pairs(
 
 
 def _listed(pairs: dict[str, list[Pair]], name: str, root: Path) -> dict[str, list[Pair]]:
-    """Of every drive's pairs those of a test list, with a warning that counts and names what is missing."""
+    """The pairs of every drive that are in a test list; a warning counts and names the missing frames."""
     wanted = TEST_LISTS[name]
     found = {drive: [p for p in pairs[drive] if frame_key(p.left) in wanted[drive]] for drive in pairs}
     count, total = sum(map(len, found.values())), sum(map(len, wanted.values()))
@@ -428,11 +428,11 @@ def _listed(pairs: dict[str, list[Pair]], name: str, root: Path) -> dict[str, li
 
 
 def check_pictures(pairs: Sequence[Pair], workers: int = 8, whole: bool = False) -> dict[Pair, str]:
-    """Looks at both pictures of every pair; those that cannot be used, each with what is wrong and the remedy.
+    """Checks both pictures of every pair; returns the unusable pairs, each with its fault and the remedy.
 
-    That is: a file that is empty, cut short, no picture or not to be read, views of unequal or next to no size. Seconds
-    for the lab's 11,282 pairs: only the ends of a file are read. With `whole` every picture is decoded, which finds
-    damage in the middle, too, and takes as long as an epoch's reading. `workers` are threads.
+    Faults: a file that is empty, incomplete, not a picture or not readable, views of unequal size or below 8 px. It
+    takes seconds for the lab's 11,282 pairs, because only the ends of a file are read. With `whole`, every picture is
+    decoded: this also finds damage in the middle and takes as long as reading an epoch. `workers` are threads.
     """
 
     def fault(pair: Pair) -> str:
@@ -457,9 +457,9 @@ def check_equal_size(pair: Pair, left: tuple[int, int], right: tuple[int, int]) 
 
 
 def check_split(train: dict[str, Path], other: dict[str, Path]) -> None:
-    """Raises ValueError naming the drives that are on both sides: neighbouring frames are nearly the same picture.
+    """Raises ValueError naming the drives on both sides, because neighbouring frames are nearly the same picture.
 
-    Two links to one folder are one drive, whatever their names.
+    Two links to the same folder are one drive, even with different names.
     """
     targets = {folder.resolve() for folder in train.values()}
     both = sorted(name for name, folder in other.items() if name in train or folder.resolve() in targets)
@@ -468,9 +468,9 @@ def check_split(train: dict[str, Path], other: dict[str, Path]) -> None:
 
 
 def test_list_warning(train_drives: Collection[str] | None, test_pairs: Sequence[Pair]) -> str:
-    """What must be said beside the figures of `test_pairs` when these are of Eigen's list or stereo 2015, else "".
+    """A warning to print beside metrics of `test_pairs` from Eigen's list or stereo 2015; "" when none is needed.
 
-    `train_drives` are the names of all drives the model has learnt from or was chosen on; None when nobody knows.
+    `train_drives`: the names of all drives that the model was trained or chosen on; None when they are unknown.
     """
     frames = TEST_LISTS["eigen"]
     if test_pairs and all(frame_key(p.left) in frames.get(p.folder.name, set()) for p in test_pairs):
@@ -481,23 +481,23 @@ def test_list_warning(train_drives: Collection[str] | None, test_pairs: Sequence
         return ""
     if train_drives is None:
         return (
-            f"these are {test}, and the weights do not say which drives they were trained on: put the figures beside "
-            f"published ones only if none of the {len(drives)} drives that they are from was among them"
+            f"these are {test}, and the weights do not say which drives they were trained on: compare with published "
+            f"figures only if none of the {len(drives)} drives of this test was among them"
         )
     seen = sorted(set(train_drives) & set(drives))
     if not seen:
         return ""
     clean = "'eigen', or on 'eigen-conform', for that" if name == "eigen" else f"{name!r} for that"
     return (
-        f"these are {test}, and the model was trained or chosen on {', '.join(seen)}, which such frames are from: do "
-        f"not put the figures beside published ones; train on the split {clean}"
+        f"these are {test}, and the model was trained or chosen on {', '.join(seen)}, drives of this test: do not "
+        f"compare the figures with published ones; train on the split {clean}"
     )
 
 
 def read_uint16(path: str | Path) -> np.ndarray:
     """A 16-bit PNG as float32, divided by 256 as KITTI stores depth (m) and disparity (px); 0 = unknown.
 
-    Raises ValueError naming a file that is no 16-bit picture.
+    Raises ValueError naming a file that is not a 16-bit picture.
     """
     try:
         with Image.open(path) as image:

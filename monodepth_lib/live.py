@@ -16,7 +16,7 @@ from .widgets import png
 
 
 def camera(number: int = 0) -> Iterator[Image.Image]:
-    """The RGB pictures of a camera of this computer, as they come; it is free again when the iterator is closed.
+    """The RGB pictures of a camera of this computer, live. Closing the iterator releases the camera.
 
     Raises ModuleNotFoundError without OpenCV, ValueError for a camera that cannot be opened.
     """
@@ -40,8 +40,8 @@ def camera(number: int = 0) -> Iterator[Image.Image]:
 def play(pictures: Iterable[Image.Image], predictor: Predictor, seconds: float = 20.0, width: int = 416) -> int:
     """Shows each picture, at most `width` px wide, beside its disparity as soon as the network has it.
 
-    Ends with the pictures, after so many seconds, or when the kernel is interrupted; returns how many were shown. The
-    end of the colour scale follows slowly, so a single picture does not make the film flicker.
+    Ends with the last picture, after `seconds`, or when the kernel is interrupted. Returns how many it showed.
+    The end of the colour scale changes slowly, so a single picture does not make the film flicker.
     """
     screen, words = ipywidgets.Image(format="png"), ipywidgets.HTML()
     display(ipywidgets.VBox([screen, words]))
@@ -59,6 +59,6 @@ def play(pictures: Iterable[Image.Image], predictor: Predictor, seconds: float =
     except KeyboardInterrupt:
         words.value += ", stopped"
     finally:
-        if hasattr(pictures, "close"):  # a camera is free for others at once
+        if hasattr(pictures, "close"):  # releases a camera at once
             pictures.close()
     return count

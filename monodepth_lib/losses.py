@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 
 def warp(image: Tensor, disparity: Tensor) -> Tensor:
-    """Backward warp: the value of `image` at x + disparity·W, for every x; bilinear, beyond the border its edge.
+    """Backward warp: for every x, the value of `image` at x + disparity·W; bilinear, the edge is repeated outside.
 
     image (N, C, H, W), disparity (N, 1, H, W) in fractions of the width. The left view is estimated from the right one
     by `warp(right, -d_l)`, the right one from the left by `warp(left, d_r)`.
 
-    The grid counts from pixel centres (`align_corners=False`, said explicitly): a zero disparity returns the image
-    itself at every size. Code written before torch 1.3 leaves it out, and with a newer torch it is off by up to half a
-    pixel, most at the border. The edge is repeated where the paper's code samples zeros, since a black border pulls the
-    disparity at the edge to zero.
+    The grid is made of pixel centres (`align_corners=False`), so a zero disparity returns the image itself at every
+    size. Code written before torch 1.3 does not set `align_corners`; with a newer torch it is off by up to half a
+    pixel, most at the border. The paper's code samples zeros outside. Here the edge is repeated, because a black border
+    pulls the disparity at the edge to zero.
     """
     _, _, height, width = image.shape
     # pixel centres in grid_sample's coordinates, where the image spans -1 to 1
@@ -42,10 +42,10 @@ def box_sum(x: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of two images over 3x3 box windows: (N, C, H - 2, W - 2), 1 where they are the same.
+    """Structural similarity of two images over 3x3 box windows: (N, C, H - 2, W - 2), 1 where they are equal.
 
-    SSIM = (2·μa·μb + C1)(2·σab + C2) / ((μa² + μb² + C1)(σa² + σb² + C2)), C1 = 0.01², C2 = 0.03²: means μ, variances
-    σ² and covariance over the window (Wang et al., 2004). It lies in [-1, 1].
+    SSIM = (2·μa·μb + C1)(2·σab + C2) / ((μa² + μb² + C1)(σa² + σb² + C2)), C1 = 0.01², C2 = 0.03²; μ, σ² and σab are
+    means, variances and covariance over the window (Wang et al., 2004). Values lie in [-1, 1].
     """
     mean_a, mean_b = box_sum(a) / 9, box_sum(b) / 9
     variances = box_sum(a * a + b * b) / 9 - mean_a**2 - mean_b**2
@@ -55,25 +55,25 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def appearance_loss(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
-    """C_ap = α·mean((1 - SSIM)/2) + (1 - α)·mean|I - Ĩ|, α = 0.85: how well one view was rebuilt from the other."""
+    """C_ap = α·mean((1 - SSIM)/2) + (1 - α)·mean|I - Ĩ|, α = 0.85: how much a view I differs from its rebuilt Ĩ."""
     dissimilarity = ((1 - ssim(image, estimate)) / 2).mean()
     residual = (image - estimate).abs().mean()
     return ssim_weight * dissimilarity + (1 - ssim_weight) * residual
 
 
 def photometric_error(image: Tensor, estimate: Tensor, ssim_weight: float = 0.85) -> Tensor:
-    """What `appearance_loss` averages, pixel by pixel: (N, 1, H, W), mean over the channels.
+    """The cost of `appearance_loss` at every pixel: (N, 1, H, W), mean over the channels.
 
-    SSIM has no value at the outermost pixels, where its window does not fit. There the nearest value is repeated.
+    SSIM has no value at the outermost pixels, because its window does not fit there. The nearest value is repeated.
     """
     dissimilarity = F.pad((1 - ssim(image, estimate)) / 2, (1, 1, 1, 1), mode="replicate")
     return (ssim_weight * dissimilarity + (1 - ssim_weight) * (image - estimate).abs()).mean(1, keepdim=True)
 
 
 def smoothness_loss(disparity: Tensor, image: Tensor) -> Tensor:
-    """C_ds = mean(|∂x d|·exp(-|∂x I|)) + mean(|∂y d|·exp(-|∂y I|)): flat, unless the image has an edge there.
+    """C_ds = mean(|∂x d|·exp(-|∂x I|)) + mean(|∂y d|·exp(-|∂y I|)): a step in d costs less at an edge of I.
 
-    |∂I| is the mean over the channels. Both directions count; the authors' released code sees x alone (a list bug).
+    |∂I| is the mean over the channels. Both directions count; the authors' released code uses only x (a list bug).
     """
     image_dx = (image[..., :, 1:] - image[..., :, :-1]).abs().mean(1, keepdim=True)
     image_dy = (image[..., 1:, :] - image[..., :-1, :]).abs().mean(1, keepdim=True)
@@ -83,15 +83,15 @@ def smoothness_loss(disparity: Tensor, image: Tensor) -> Tensor:
 
 
 def consistency_loss(left: Tensor, right: Tensor) -> Tensor:
-    """C_lr = mean|d^l(x) - d^r(x - d^l)| + mean|d^r(x) - d^l(x + d^r)|, maps (N, 1, H, W): both see one world.
+    """C_lr = mean|d^l(x) - d^r(x - d^l)| + mean|d^r(x) - d^l(x + d^r)|, maps (N, 1, H, W): they must agree.
 
-    The paper prints d^r(x + d^l). By its own definition the match of a left pixel lies at x - d^l, as in its code.
+    The paper prints d^r(x + d^l). By its own definition the match of a left pixel is at x - d^l, as in its code.
     """
     return (left - warp(right, -left)).abs().mean() + (right - warp(left, right)).abs().mean()
 
 
 def pyramid(image: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The image at each (height, width) of `sizes`, every pixel the average of the area it covers."""
+    """The image at each (height, width) of `sizes`, each new pixel is the average of the area that it covers."""
     return [F.interpolate(image, tuple(size), mode="area") if size != image.shape[-2:] else image for size in sizes]
 
 
@@ -99,13 +99,13 @@ class MonodepthLoss(nn.Module):
     """C = Σ over scales s = 0..3 of C_ap + w_ds·C_ds/2^s + w_lr·C_lr, each term the sum over both views.
 
     `forward(disparities, left, right)` takes the network's list of (N, 2, h, w), full size first, and the views
-    (N, 3, H, W) in [0, 1]; it returns the total and its weighted parts, a dict of detached scalars whose sum it is.
+    (N, 3, H, W) in [0, 1]. It returns the total, and a dict of its weighted parts (detached scalars that add up to it).
     The defaults are the paper's: α = 0.85, w_ds = 0.1, w_lr = 1.
     """
 
     def __init__(self, ssim_weight: float = 0.85, smoothness_weight: float = 0.1, consistency_weight: float = 1.0):
         super().__init__()
-        self.appearance_loss = appearance_loss  # `fast` puts its twin here while training
+        self.appearance_loss = appearance_loss  # while training, `fast` puts its faster version here
         self.ssim_weight = ssim_weight
         self.smoothness_weight = smoothness_weight
         self.consistency_weight = consistency_weight

@@ -1,4 +1,4 @@
-"""Notebook 04: encoders, the decoder they share, and the models made of them.
+"""Notebook 04: encoders, one decoder for all of them, and the models built from them.
 
 Every model takes images (N, 3, H, W) in [0, 1] and returns four disparity maps (N, 2, h, w), full size first, then
 1/2, 1/4 and 1/8. Channel 0 is the left view's disparity, channel 1 the right view's, as fractions of the width.
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_DISPARITY = 0.3
-SMALLEST = 32  # px: they halve a picture five or six times, and the loss looks at 1/8 of it through windows of 3x3
+SMALLEST = 32  # px: encoders halve a picture five or six times, and the loss needs 3x3 windows at 1/8 of its size
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 NETWORKS = ("unet", "unet_light", "resnet18_md", "resnet50_md", *TORCHVISION)
-DECODER_CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 256, 32: 512}  # by what a level reduces the picture's size
+DECODER_CHANNELS = {1: 16, 2: 32, 4: 64, 8: 128, 16: 256, 32: 512}  # level (the picture's size divided by it): channels
 
 
 def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ELU; same size at stride 1, half of it at stride 2."""
+    """Convolution, batch normalisation, ELU; stride 1 keeps the size, stride 2 halves it."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -31,13 +31,13 @@ def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int
 
 
 # --- encoders: a picture -> features, finest first ----------------------------------------------------------------
-# `channels` lists the features' channels, `reductions` by how much each is smaller than the picture.
+# `channels`: of each feature; `reductions`: how many times smaller than the picture it is.
 
 
 class UnetEncoder(nn.Module):
-    """Double 3x3 convolutions with max pooling between, w·(1, 2, 4, 8, 16, 16) channels at 1, 1/2, ..., 1/32.
+    """Pairs of 3x3 convolutions with max pooling between them; w·(1, 2, 4, 8, 16, 16) channels at 1, 1/2, ..., 1/32.
 
-    The fifth pool is ours. With four, a deep pixel sees about 140 px, less than the width of a near car.
+    The fifth pooling is our addition. With four, a deep pixel sees about 140 px, less than the width of a near car.
     """
 
     reductions = (1, 2, 4, 8, 16, 32)
@@ -61,8 +61,8 @@ class UnetEncoder(nn.Module):
 class Residual(nn.Module):
     """A residual block: two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1 with four times the channels out.
 
-    Every shortcut is a 1x1 convolution, as in the authors' code, also where the input could pass as it is. With
-    `identity` it then does pass.
+    As in the authors' code, every shortcut is a 1x1 convolution, even where the sizes match. With `identity`, the
+    input then passes unchanged.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool = False, identity: bool = False):
@@ -85,10 +85,10 @@ class Residual(nn.Module):
 
 
 class LightEncoder(nn.Module):
-    """Residual blocks on a stem that halves the picture at once: features 1/2 to 1/32.
+    """Residual blocks after a stem that halves the picture at once: features at 1/2 to 1/32.
 
-    A convolution at full size costs four times one at half size, and a picture's finest disparity edges are not worth
-    that on a CPU. The decoder of this encoder ends at 1/2.
+    A convolution at full size costs four times as much as at half size. On a CPU, slightly finer edges of the disparity
+    are not worth it. The decoder of this encoder ends at 1/2.
     """
 
     channels = (32, 64, 128, 224, 256)
@@ -112,7 +112,7 @@ class LightEncoder(nn.Module):
 
 
 class ResnetMdEncoder(nn.Module):
-    """A residual encoder after the paper's: 7x7 stem, pool, four stages that each halve: features 1/2 to 1/64.
+    """A residual encoder like the paper's: 7x7 stem, pooling, four stages that each halve; features at 1/2 to 1/64.
 
     Two things differ from the authors' code, which strides in the last block of a stage and has no batch norm.
     """
@@ -145,12 +145,12 @@ class ResnetMdEncoder(nn.Module):
 
 
 def resize_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Nearest-neighbour resize. It doubles even sizes and makes odd ones meet, so that any picture size works."""
+    """Nearest-neighbour resize of (N, C, H, W) to `size` (height, width), so that pictures of odd sizes work, too."""
     return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="nearest")
 
 
 class UpBlock(nn.Sequential):
-    """Nearest upsampling to `size`, then a `conv_block`: convolution, batch normalisation, ELU."""
+    """Nearest-neighbour upsampling to `size`, then a `conv_block`: convolution, batch normalisation, ELU."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(*conv_block(channels_in, channels_out))
@@ -162,9 +162,9 @@ class UpBlock(nn.Sequential):
 class DisparityHead(nn.Module):
     """3x3 convolution to two channels, then 0.3·sigmoid: disparities in (0, 0.3) of the width.
 
-    Its bias makes a fresh model say `start` everywhere. At 0.15, where a bias of zero starts, everything would be 2 m
-    away, and the photometric loss has no slope from there to the truth (notebook 03). There is no batch normalisation:
-    the level of the disparity is the answer, and it must be the same in training and in testing.
+    Its bias makes a fresh model predict `start` everywhere. A bias of zero would start at 0.15: everything 2 m away,
+    and the photometric loss has no gradient from there to the truth (notebook 03). There is no batch normalisation,
+    because the level of the disparity is the answer: it must be the same in training and in testing.
     """
 
     def __init__(self, channels: int, start: float):
@@ -176,23 +176,23 @@ class DisparityHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta or not torch.is_autocast_enabled(x.device.type):
             return MAX_DISPARITY * torch.sigmoid(self.conv(x))
-        with torch.autocast(x.device.type, enabled=False):  # bf16 knows some 50 disparities around 0.03
+        with torch.autocast(x.device.type, enabled=False):  # bf16 has only some 50 disparities from 0.02 to 0.04
             return MAX_DISPARITY * torch.sigmoid(self.conv(x.float()))
 
 
 class Decoder(nn.Module):
     """From the coarsest feature to full size: upsample, convolve, join the skip, convolve; heads at 1/8, 1/4, 1/2, 1.
 
-    The coarser disparity, upsampled, is joined too, so each level refines the one before. A decoder without channels
-    for full size ends at 1/2, and its full-size disparity is that one, interpolated.
+    Each level also gets the upsampled disparity of the level before and refines it. A decoder without channels for full
+    size ends at 1/2; its full-size disparity is the one at 1/2, interpolated.
     """
 
     def __init__(self, encoder: nn.Module, channels: dict[int, int], start: float):
-        """`channels`: of this decoder, by the reduction of its level."""
+        """`channels`: reduction of a level (2: half size) -> channels of this decoder; `start`: see `DisparityHead`."""
         super().__init__()
         self.encoder_reductions: tuple[int, ...] = encoder.reductions  # type: ignore[assignment]
         skips = dict(zip(encoder.reductions, encoder.channels, strict=True))  # type: ignore[arg-type]
-        self.reductions = sorted((r for r in channels if r < max(skips)), reverse=True)  # of its levels, coarsest first
+        self.reductions = sorted((r for r in channels if r < max(skips)), reverse=True)  # coarsest first
         self.up, self.join, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         before = skips[max(skips)]
         for reduction in self.reductions:
@@ -225,7 +225,7 @@ class Decoder(nn.Module):
 
 
 class Monodepth(nn.Module):
-    """An encoder and the decoder. `config` holds what `get_model` needs to make the same model again."""
+    """An encoder and the decoder. `config` holds the arguments with which `get_model` makes the same model again."""
 
     luma: Tensor
 
@@ -236,11 +236,11 @@ class Monodepth(nn.Module):
         self.grey: bool = config["grey"]
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
         self.config = config
-        self.size: tuple[int, int] | None = None  # (height, width) it was trained at, known once loaded
-        self.notes: dict = {}  # what was saved beside the weights, such as the drives it was trained on
+        self.size: tuple[int, int] | None = None  # (height, width) of training; set when weights are loaded
+        self.notes: dict = {}  # saved with the weights, such as the drives of training
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        if self.grey:  # a model of grey cameras sees colour pictures as the grey ones it knows (ITU-R 601)
+        if self.grey:  # a model trained on grey pictures gets colour pictures turned to grey (ITU-R 601)
             images = (images * self.luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
         return self.decoder(self.encoder(images), images.shape[-2:])
 
@@ -256,11 +256,11 @@ def get_model(
     """Makes a model by name: unet, unet_light, resnet18_md, resnet50_md, torchvision's resnet18, 34, 50, 101, 152, or
     any feature network of timm, such as efficientnet_lite0.
 
-    `base_channels` (unet) are the channels at full size, 64 for the full KITTI run. `start_disparity` is what a fresh
-    model answers, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm) starts from ImageNet weights,
-    which are fetched. `grey` makes the model turn its input to grey first. Raises ValueError for another name or value.
+    `base_channels` (unet): channels at full size, 64 for the full KITTI run. `start_disparity`: what a fresh model
+    predicts, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm): download ImageNet weights. `grey`:
+    the input is turned to grey first. Raises ValueError for a wrong name or value, RuntimeError without the download.
     """
-    from . import encoders  # of other libraries, behind the lesson
+    from . import encoders  # encoders of other libraries, not part of the lesson
 
     name = encoders.ALIASES.get(name, name)
     of_timm = name not in NETWORKS and encoders.is_timm(name)

@@ -1,6 +1,6 @@
 """One picture, one answer: `monodepth_lib.load("unet_kitti").predict("street.jpg")`.
 
-The network sees every picture at the size it was trained at; the answer is brought back to the picture's own.
+The network sees every picture at its training size; the disparity is resized to the size of the picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Picture = Image.Image | np.ndarray | str | Path
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a picture (H, W): `disparity` float32 (H, W), a fraction of the width; depth in metres."""
+    """The prediction for a picture (H, W): `disparity` float32 (H, W), fraction of the width; `depth` in metres."""
 
     picture: Image.Image
     disparity: np.ndarray
@@ -41,10 +41,10 @@ class Prediction:
 
 
 class OnnxNetwork:
-    """A file of `monodepth export`, run on the CPU by onnxruntime. It is called as a network is."""
+    """A file of `monodepth export`, run on the CPU by onnxruntime. It is called like a network."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises ModuleNotFoundError without onnxruntime, ValueError naming a file that holds something else."""
+        """Raises ModuleNotFoundError without onnxruntime, FileNotFoundError or ValueError naming the file."""
         try:
             import onnxruntime
         except ImportError as error:
@@ -65,14 +65,14 @@ class OnnxNetwork:
             ) from error
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """The disparities (N, 2, H, W) of images (N, 3, H, W), full size alone."""
+        """The disparities [(N, 2, H, W)] of images (N, 3, H, W), only at full size."""
         (answer,) = self.session.run(["disparity"], {"images": images.numpy()})
         return [torch.from_numpy(answer)]
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that is ready for pictures. `size` (height, width) is what it sees of each."""
+    """A network that is ready for pictures. It sees each of them at `size` (height, width)."""
 
     network: Callable[[Tensor], list[Tensor]]
     size: tuple[int, int]
@@ -93,11 +93,11 @@ class Predictor:
     def predict(
         self, picture: Picture, *, focal_px: float | None = None, baseline_m: float | None = None
     ) -> Prediction:
-        """The answer for a picture, an array (H, W) or (H, W, 3), or a picture file.
+        """The prediction for a picture, an array (H, W) or (H, W, 3), or a picture file.
 
-        With a camera it holds metres: `focal_px` is its focal length in px of this picture, `baseline_m` that of the
-        stereo cameras whose pairs the network learnt from (KITTI: 0.54 m). Raises ValueError naming a file that is no
-        picture, or a number that no camera has.
+        With both numbers of a camera it includes depth in metres. `focal_px`: focal length in px of this picture.
+        `baseline_m`: baseline of the stereo cameras of the training pairs (KITTI: 0.54 m). Raises ValueError naming a
+        file that is not a picture, or an impossible number.
         """
         image = to_picture(picture)
         if (focal_px is None) != (baseline_m is None):
@@ -110,7 +110,7 @@ class Predictor:
 
 
 def answer(image: Image.Image, disparity: Tensor, focal_baseline: float | None = None) -> Prediction:
-    """A network's disparity (h, w) brought to the picture's own size; `focal_baseline` is the camera's f·B/W."""
+    """The `Prediction` from a network's disparity (h, w), resized to the picture; `focal_baseline`: f·B/W in metres."""
     own = depth.resize_map(disparity, (image.height, image.width))
     metres = None if focal_baseline is None else depth.disparity_to_depth(own, focal_baseline).numpy()
     return Prediction(image, own.numpy(), metres)
@@ -120,7 +120,7 @@ def to_picture(picture: Picture) -> Image.Image:
     """An RGB picture of 8 bits. Arrays hold 0 to 255 (uint8), 0 to 65535 (uint16) or 0 to 1 (float)."""
     if isinstance(picture, str | Path):
         return read_picture(picture)
-    if isinstance(picture, Image.Image) and not picture.mode.startswith(("I", "F")):  # those hold other numbers
+    if isinstance(picture, Image.Image) and not picture.mode.startswith(("I", "F")):  # those are not 8 bits
         return picture.convert("RGB")
     array = np.asarray(picture)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
@@ -143,9 +143,9 @@ def load(
 ) -> Predictor:
     """The network of a name in `models/` ("unet_kitti") or of a .safetensors file, ready for `predict`.
 
-    `size` (height, width) is what it sees of a picture, by default what it was trained at. `post_process` blends the
-    answer with that of the mirrored picture. Raises FileNotFoundError naming where it looked, ValueError for a file
-    that holds something else.
+    `size` (height, width) is the network's input size, by default that of its training. `post_process` blends the
+    prediction with that of the mirrored picture. Raises FileNotFoundError naming the missing file, ValueError for a
+    file that holds no weights of this library.
     """
     path = Path(weights)
     model = load_model(path.absolute() if path.is_file() else weights)

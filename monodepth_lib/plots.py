@@ -1,6 +1,6 @@
-"""Pictures for all notebooks. Numbers are computed elsewhere; here they are only drawn.
+"""Pictures for all notebooks. This module only draws; the numbers are computed elsewhere.
 
-Disparity is drawn with "magma": bright is near, dark is far, in grey print and for colour-blind readers too.
+Disparity is drawn with "magma": bright is near, dark is far, also in grey print and for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ STYLE = {"font.size": 12.0, "axes.titlesize": 12.0, "figure.dpi": 80.0, "savefig
 
 @contextlib.contextmanager
 def _look() -> Iterator[None]:
-    plt.draw_if_interactive()  # loads a notebook's backend: loaded inside rc_context, it would show no figure later on
+    plt.draw_if_interactive()  # loads a notebook's backend; loaded inside rc_context, it would show no figures
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 
-styled = _look()  # as a decorator: what is drawn has this look
+styled = _look()  # a decorator: figures of the function get this style
 
 
 def notebook_style(jpeg_quality: int = 80) -> None:
-    """Gives all figures of a notebook our look, and stores them as JPEG: photographs take a fifth of a PNG's room.
+    """Gives all figures of a notebook our style, and stores them as JPEG: photographs take a fifth of a PNG's bytes.
 
-    A notebook calls it in its set-up cell. Outside a notebook it sets the look alone.
+    A notebook calls it in its set-up cell. Outside a notebook it only sets the style.
     """
     plt.rcParams.update(STYLE)  # type: ignore[arg-type]
     if "ipykernel" in sys.modules:
@@ -49,7 +49,7 @@ def notebook_style(jpeg_quality: int = 80) -> None:
 
 
 def to_array(image) -> np.ndarray:
-    """A tensor (3, H, W) or (H, W), an array or a Pillow image as an array matplotlib draws."""
+    """Turns a tensor (3, H, W) or (H, W), an array or a Pillow image into an array that matplotlib can draw."""
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().float()
         return (image.permute(1, 2, 0) if image.ndim == 3 else image).numpy()
@@ -69,8 +69,8 @@ def grid(
 ) -> Figure:  # fmt: skip
     """Images in a grid with a title each; maps (H, W) are coloured, between `limits` (low, high) where given.
 
-    `bar` names the unit of a colour bar that is drawn beside every map, as tall as the map; or it is a list of units,
-    one an image. A last row that is not full stands in the middle.
+    `bar`: the unit of the colour bars beside the maps, or a list of units, one per image. An incomplete last row is
+    centred.
     """
     arrays = [to_array(image) for image in images]
     columns = min(columns, len(arrays))
@@ -124,7 +124,7 @@ CURVES = {
 
 @styled
 def curves(histories: dict[str, list[dict]]) -> Figure:
-    """Several runs over the epochs, by name: a chart for each column of `CURVES` that a history has."""
+    """The histories of several runs, by name: one chart for each column of `CURVES` that a history has."""
     shown = [key for key in CURVES if any(key in row for rows in histories.values() for row in rows)]
     height = 3.6 + 0.25 * -(-len(histories) // 3)
     figure, axes = plt.subplots(1, len(shown), figsize=(13, height), squeeze=False, layout="constrained")
@@ -141,18 +141,18 @@ def curves(histories: dict[str, list[dict]]) -> Figure:
 
 
 def figure_image(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture, drawn at once and closed: what a slider shows."""
+    """Draws the figure as an RGB picture, for a slider, and closes it."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     plt.close(figure)
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-# --- 06 and 07: charts that take little room, and pictures drawn without matplotlib, fast enough for a slider ------
+# --- 06 and 07: small charts, and pictures drawn without matplotlib, fast enough for a slider ----------------------
 
 
 def chart(figure: Figure) -> Image.Image:
-    """A figure of curves and bars as a picture of 32 colours: in a notebook it takes a fifth of a JPEG's room."""
+    """A figure of curves and bars as a picture of 32 colours: a fifth of a JPEG's bytes in a notebook."""
     return figure_image(figure).quantize(32, dither=Image.Dither.NONE)
 
 
@@ -164,9 +164,9 @@ def text_font(size: int) -> ImageFont.FreeTypeFont:
 def scale_bar(
     ticks: Sequence[tuple[float, str]], width: int, label: str = "", colours: str = COLOURS, text: int = 13
 ) -> Image.Image:
-    """A colour map from left (0) to right (1) with ticks (place, words) below it and `label` before it.
+    """A horizontal colour bar, 0 to 1, with ticks (place, words) below it and `label` to its left; `width` in px.
 
-    Ticks outside 0 to 1 are left out, and so are words that would run into those of a tick before them.
+    Ticks outside 0 to 1 are left out, and so are ticks whose words would overlap the previous ones.
     """
     font = text_font(text)
     bar = Image.new("RGB", (width, 2 * text + 10), "white")
@@ -187,9 +187,9 @@ def scale_bar(
 
 
 def between(points: torch.Tensor, times: int, apart: float = 1.15) -> torch.Tensor:
-    """Points (H, W, 3) with others between them, (times·H, times·W, 3): a surface seen from above has no gaps.
+    """Interpolates points (H, W, 3) to (times·H, times·W, 3), so a surface seen from above has no gaps.
 
-    Only neighbours whose depths differ by less than a factor of `apart` are of one surface; elsewhere Z is 0, unknown.
+    Points belong to one surface if depths of neighbours differ by less than a factor `apart`; else Z is 0 (unknown).
     """
     maps = points.permute(2, 0, 1)[None]
     dense = F.interpolate(maps, scale_factor=times, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
@@ -205,20 +205,20 @@ def from_above(
 ) -> Image.Image:
     """Points (H, W, 3) of `depth.point_cloud` seen from above, in the colours of their `picture` (H, W).
 
-    Drawn are points up to `ahead` metres before and `sideways` metres beside the camera, and at most `highest` metres
-    above it (no roofs of leaves, no sky), `pixels` to the metre, with a line every 10 m. Higher ones cover lower ones.
-    Gaps within a surface are filled (`between`).
+    It draws points up to `ahead` metres in front of the camera, `sideways` metres beside it and `highest` metres above
+    it (no treetops, no sky), with `pixels` per metre and a line every 10 m. Higher points cover lower ones. Gaps within
+    a surface are filled (`between`).
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
     seen = points.detach().cpu().float()
-    layers = [seen, between(seen, 4)]  # every point itself, tails too, and what lies between those of one surface
+    layers = [seen, between(seen, 4)]  # every point, and interpolated ones within a surface
     sizes = [(layer.shape[1], layer.shape[0]) for layer in layers]
     resized = [np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR)) for size in sizes]
     colours = np.concatenate([array.reshape(-1, 3) for array in resized])
     x, y, z = torch.cat([layer.reshape(-1, 3) for layer in layers]).numpy().T
     keep = (z > 0) & (z < ahead) & (np.abs(x) < sideways) & (y > -highest)
     order = np.flatnonzero(keep)
-    order = order[np.argsort(-y[order], kind="stable")]  # Y points down: the highest come last and stay on top
+    order = order[np.argsort(-y[order], kind="stable")]  # Y points down: the highest are drawn last, on top
     column = ((x[order] + sideways) * pixels).astype(int)
     row = ((ahead - z[order]) * pixels).astype(int)
     height, width, margin, font = round(ahead * pixels), round(2 * sideways * pixels), 60, text_font(13)
@@ -243,9 +243,9 @@ def from_above(
 
 
 def free_way(points: torch.Tensor, picture, distance: float | None = None, half_width: float = 1.0) -> Image.Image:
-    """`from_above` with the way straight ahead, `half_width` metres to either side, and a red line where it ends.
+    """`from_above` with the lane straight ahead, `half_width` metres to either side, and a red line at its end.
 
-    `distance` is how far it is free in metres; None, or what is no number, draws no end.
+    `distance`: how many metres are free (0 to 50); with None or something else, no end is drawn.
     """
     view = from_above(points, picture)
     pen, pixels, bottom, middle = ImageDraw.Draw(view), 8, 400, 60 + 160
@@ -263,7 +263,7 @@ def free_way(points: torch.Tensor, picture, distance: float | None = None, half_
 
 # --- the pipeline figure on top of every notebook -------------------------------------------------------------------
 
-# Its blocks: centre (x, y), width and height, title, words. The losses have two: what they compare, and how.
+# Its blocks: centre (x, y), width and height, title, words. "losses" has two: the sampler and the loss terms.
 PIPELINE: dict[str, list[tuple[float, float, float, float, str, str]]] = {
     "data": [(1.15, 3.8, 2.3, 1.4, "data", "drives, pairs,\nbatches")],
     "transforms": [(1.15, 1.9, 2.3, 1.4, "transforms", "resize, flip,\ncolours")],
@@ -278,9 +278,9 @@ PIPELINE: dict[str, list[tuple[float, float, float, float, str, str]]] = {
 
 @styled
 def pipeline(lit: str = "", width: float = 13.0) -> Figure:
-    """The course in one figure: from the drives to the losses, back to the weights, and up to metres.
+    """The course in one figure: from the drives to the losses, back to the weights, and on to metres.
 
-    The block `lit` stands out: one of `PIPELINE`, or "" for none. Raises ValueError for another word.
+    The block `lit` is highlighted: one of `PIPELINE`, or "" for none. Raises ValueError for another name.
     """
     if lit and lit not in PIPELINE:
         raise ValueError(f"lit is {lit!r}; it must be one of {', '.join(map(repr, PIPELINE))}")
@@ -297,7 +297,7 @@ def pipeline(lit: str = "", width: float = 13.0) -> Figure:
         axis.annotate("", corners[-1], corners[-2], arrowprops={**look, "shrinkB": 0})
 
     def picture(x: float, y: float, sign: str, name: str, colours: Sequence[str]) -> None:
-        """A view, or maps at several scales one behind the other, with its sign in it and its name below."""
+        """A view, or maps of several scales behind each other, with the symbol `sign` inside and the name below."""
         for scale, colour in reversed(list(enumerate(colours))):
             corner = x - 0.65 + 0.2 * scale, y - 0.4 + 0.17 * scale
             size = 1.3 - 0.2 * scale, 0.8
@@ -347,10 +347,10 @@ def rectification(
     left: Image.Image, right: Image.Image, title: str, found: tuple[np.ndarray, np.ndarray] | None = None,
     everywhere: tuple[np.ndarray, np.ndarray] | None = None, shares: dict[str, float] | None = None,
 ) -> Figure:  # fmt: skip
-    """A pair with lines along its rows; below it what tells whether it is rectified.
+    """A pair with lines along its rows; below it, charts that show whether it is rectified.
 
     `found`: the same points in both pictures, (N, 2) px each. `everywhere`: the points of all pairs, (N, 2) in -1 to 1,
-    and how far they moved, (N, 2) px right and down. `shares`: how many points are found again, by frame.
+    and their shifts, (N, 2) px right and down. `shares`: frame -> the share of points found again in it.
     """
     heights = [6.5 * left.height / left.width + 0.4 + 0.25 * len(title.splitlines()), 2.6]
     heights = heights if everywhere is not None and len(everywhere[0]) else heights[:1]
@@ -399,12 +399,12 @@ def rectification(
     return figure
 
 
-# --- 03: what belongs together ------------------------------------------------------------------------------------
+# --- 03: pairs of pictures ----------------------------------------------------------------------------------------
 
 
 @styled
 def pairs(pictures: Sequence[tuple], titles: Sequence[str], names: tuple[str, str], width: float = 13.0) -> Figure:
-    """Pairs of pictures (H, W) in [0, 1], drawn in grey; each pair stands on a card of its own under its title.
+    """Pairs of pictures (H, W) in [0, 1], drawn in grey; each pair has its own card with its title.
 
     `names` are written below the first and the second picture of every pair.
     """

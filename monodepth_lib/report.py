@@ -1,4 +1,4 @@
-"""Notebook 06, behind it: what an evaluation found, as text and as files."""
+"""Notebook 06, behind it: the results of an evaluation, as text and as files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import atomic_write
 
 @dataclass
 class Report:
-    """What `evaluate` found. `settings` (weights, data folder, ...) may be added; they are written with the figures."""
+    """The results of `evaluate`. `settings` (weights, data folder, ...) may be added and are written with them."""
 
     protocol: Protocol
     drives: list[str]
@@ -22,7 +22,7 @@ class Report:
     truth_folders: list[str]
     images: int
     notes: list[str] = field(default_factory=list)
-    means: list[dict] = field(default_factory=list)  # a row an answer
+    means: list[dict] = field(default_factory=list)  # one row per answer
     standard_deviations: list[dict] = field(default_factory=list)
     by_distance: list[dict] = field(default_factory=list)
     per_image: list[dict] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Report:
     settings: dict = field(default_factory=dict)
 
     def text(self) -> str:
-        """What was measured and how, means, spread over the images, bands of distance, notes."""
+        """All results as text: what was measured, means, standard deviations, bands of distance, notes."""
         scaling = "median scaling ON" if self.protocol.median_scaling else "no median scaling"
         measured = f"{self.images} images, {' and '.join(self.cameras)} cameras, truth: {' and '.join(self.truth)}"
         measured += f"; up to {self.protocol.cap:g} m, crop {self.protocol.crop}, {scaling}"
@@ -52,9 +52,9 @@ class Report:
         return "\n\n".join(parts)
 
     def write(self, output_dir: str | Path) -> tuple[Path, Path]:
-        """Writes `metrics.json` (all of it) and `metrics.csv` (a line an image and answer, the settings in each line).
+        """Writes `metrics.json` (everything) and `metrics.csv` (one line per image and answer, with all settings).
 
-        Raises OSError naming a file that cannot be written; an earlier one then stays as it was.
+        Returns both paths. Raises OSError naming a file that cannot be written; the old file then stays.
         """
         content = asdict(self)
         settings = {**content.pop("settings"), **content.pop("protocol")}
@@ -75,7 +75,7 @@ class Report:
 
 
 def table(rows: list[dict], title: str = "") -> str:
-    """Rows as aligned text, three decimals: fit for a notebook, a log and a diff."""
+    """Rows of metrics as aligned text, three decimals."""
     width = max(len(title), *(len(row["name"]) for row in rows))
     lines = [f"{title:<{width}}" + "".join(f"{head:>10}" for head in METRICS.values())]
     lines += [f"{row['name']:<{width}}" + "".join(f"{row[key]:>10.3f}" for key in METRICS) for row in rows]

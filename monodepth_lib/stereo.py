@@ -1,4 +1,4 @@
-"""Classical stereo: disparity from both views by matching, the reference that sees what no network sees."""
+"""Classical stereo: disparity by matching both views. It is a reference: the network sees only one view."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def has_opencv() -> bool:
 
 
 def fill_holes(disparity: np.ndarray) -> np.ndarray:
-    """A disparity (H, W) whose pixels <= 0 are holes, filled row by row.
+    """Fills the holes (pixels <= 0) of a disparity (H, W) row by row.
 
-    A hole takes the smaller, further one of its neighbours left and right (most holes lie where a near thing hides the
-    background), at the border the only one; a row without any value is that of the nearest row with one.
+    A hole gets the smaller (farther) value of its neighbours left and right, because most holes are background hidden
+    by a near object; at the border it gets the only neighbour. A row without any value copies the nearest row with one.
     """
     valid = disparity > 0
     rows = np.flatnonzero(valid.any(axis=1))
@@ -44,8 +44,8 @@ def fill_holes(disparity: np.ndarray) -> np.ndarray:
 def match_views(pair: kitti.Pair) -> Tensor:
     """Left disparity (H, W), a fraction of the width, by semi-global matching of both views (Hirschmüller, 2008).
 
-    What `semi_global_matching` leaves open is filled by `fill_holes`, so that every pixel has an answer. Raises
-    ModuleNotFoundError where OpenCV is not installed.
+    `fill_holes` fills what `semi_global_matching` leaves open, so every pixel has a value. Raises ModuleNotFoundError
+    without OpenCV, ValueError for views of unequal size.
     """
     left, right = (np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right))
     if left.shape != right.shape:
@@ -56,8 +56,8 @@ def match_views(pair: kitti.Pair) -> Tensor:
 def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Left disparity (H, W) in px, 0 where there is none, of two grey uint8 pictures (H, W), up to 15 % of the width.
 
-    OpenCV's StereoSGBM with the left-right check; a match at less than 1 px counts as none. Its settings were chosen
-    on scenes of KITTI stereo 2012. Raises ModuleNotFoundError where OpenCV is not installed.
+    It is OpenCV's StereoSGBM with a left-right check; disparities below 1 px count as no match. Its settings were
+    chosen on scenes of KITTI stereo 2012. Raises ModuleNotFoundError without OpenCV.
     """
     import cv2
 
@@ -76,7 +76,7 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
     )
-    # it leaves out the columns whose search would leave the picture: widen both by the border's pixels
+    # StereoSGBM skips columns whose search would leave the picture: so pad both pictures on the left
     widened = (cv2.copyMakeBorder(view, 0, 0, furthest, 0, cv2.BORDER_REPLICATE) for view in (left, right))
     pixels = matcher.compute(*widened)[:, furthest:].astype(np.float32) / 16
     return np.where(pixels < 1, 0, pixels)
@@ -85,8 +85,8 @@ def semi_global_matching(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def search_disparity(left: Tensor, right: Tensor, reach: float = 0.19) -> Tensor:
     """Left disparity (H, W), a fraction of the width, of views (1, 3, H, W): for each pixel the shift that fits best.
 
-    All whole shifts up to `reach` of the width are tried; the cost of one is `losses.photometric_error`, the mean over
-    5x5 pixels. This is notebook 03's search: no smoothness, so textureless surfaces get any value.
+    It tries all whole shifts below `reach` of the width; the cost is `losses.photometric_error`, averaged over 5x5
+    pixels. This is notebook 03's search: no smoothness, so textureless surfaces get any value.
     """
     height, width = left.shape[-2:]
     costs = []
@@ -98,10 +98,10 @@ def search_disparity(left: Tensor, right: Tensor, reach: float = 0.19) -> Tensor
 
 
 def reference_disparity(pair: kitti.Pair, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, str]:
-    """What a pair's left disparity is compared with, at the size of its views: map (H, W), known (H, W), its name.
+    """The reference for a pair's left disparity at the size of its views: map (H, W), known (H, W), its name.
 
-    With ground truth it is the true disparity. The gaps of a sparse one, a laser's, are filled by `search_disparity`;
-    they are not `known`. Without ground truth the search stands in for it everywhere.
+    With ground truth it is the true disparity; the gaps of a sparse (laser) one are filled by `search_disparity` and
+    are not `known`. Without ground truth, the searched disparity is used everywhere.
     """
     if not pair.truth:
         searched = search_disparity(left, right)
@@ -117,8 +117,8 @@ def reference_disparity(pair: kitti.Pair, left: Tensor, right: Tensor) -> tuple[
 def hidden(disparity: Tensor) -> Tensor:
     """Which pixels of the left view (H, W) the right camera does not see, from the true left disparity.
 
-    A pixel is hidden (occluded) where a nearer one lands on its place in the right view, or where that place lies
-    beyond the left border.
+    A pixel is hidden (occluded) where a nearer pixel falls on its place in the right view, or where that place is
+    outside the left border.
     """
     width = disparity.shape[-1]
     target = (torch.arange(width) - disparity * width).round().long()
@@ -127,7 +127,7 @@ def hidden(disparity: Tensor) -> Tensor:
 
 
 def known_disparity(pair: kitti.Pair, size: tuple[int, int]) -> Tensor:
-    """Left disparity (h, w) at `size`, a fraction of the width: from the ground truth, where unknown 0.
+    """Left disparity (h, w) at `size`, a fraction of the width: from the ground truth; 0 is unknown.
 
     A pair without ground truth gets the disparity that semi-global matching finds in both views (`match_views`);
     without OpenCV it is unknown everywhere.

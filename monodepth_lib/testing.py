@@ -1,4 +1,4 @@
-"""Notebook 06: predictions of a trained model, and their score against ground truth beside two references.
+"""Notebook 06: predictions of a trained model, and their scores against ground truth beside two references.
 
 From the shell: `monodepth evaluate --weights unet_sample --data data/sample`.
 """
@@ -26,19 +26,19 @@ from .files import atomic_write, write_npy_header
 from .networks import Monodepth
 from .report import Report
 
-REFERENCE_IMAGES = 200  # about as many are enough for a mean
+REFERENCE_IMAGES = 200  # enough for a stable mean
 
 
 # --- prediction -------------------------------------------------------------------------------------------------------
 
 
 def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
-    """Blends a prediction with the un-mirrored one of the mirrored picture (paper, section 4.1), both (N, H, W).
+    """Blends two predictions (N, H, W): of the picture, and of its mirror image, mirrored back (paper, section 4.1).
 
-    The right view does not show the left border of the left view, nor what lies just left of a near thing. Training
-    could not match it, so the prediction there is a guess. In the mirrored picture that is the right side. So the left
-    5 % come from the mirrored prediction, the right 5 % from the plain one, and what lies between is their mean, with
-    ramps of 5 %.
+    The right view does not show the left border of the left view, nor the strip just left of a near object. Training
+    could not match these pixels, so their prediction is a guess. In the mirrored picture, the guesses are on the right.
+    So the left 5 % come from `mirrored`, the right 5 % from `disparity`, and the rest is their mean, with ramps of 5 %
+    between them.
     """
     width = disparity.shape[-1]
     x = torch.linspace(0, 1, width, device=disparity.device)
@@ -51,7 +51,7 @@ def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
 def predict(model: Monodepth, images: Tensor, scale: int = 0) -> tuple[Tensor, Tensor]:
     """Left disparities of images (N, 3, H, W), plain and post-processed, float32 (N, h, w), fractions of the width.
 
-    The picture and its mirror image go through the network as one batch. `scale` is the output: 0 full size, to 3.
+    The picture and its mirror image go through the network as one batch. `scale` picks the output: 0 (full size) to 3.
     """
     maps = model(torch.cat([images, images.flip(-1)]))[scale]
     plain, mirrored = maps[:, 0].float().chunk(2)
@@ -63,7 +63,7 @@ def predict_loader(
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Names, plain and post-processed disparities (N, h, w) of a test loader, batch by batch, on the CPU.
 
-    The model given stays as it is and where it is. `fast=False` runs the plain network (`fast.py`).
+    The given model is not changed or moved. `fast=False` runs the plain network (see `fast.py`).
     """
     target = pick_device(device)
     network = faster_prediction(model) if fast else copy.deepcopy(model).eval()
@@ -76,11 +76,11 @@ def predict_loader(
 def save_predictions(
     batches: Iterable[tuple[list[str], Tensor, Tensor]], count: int, output_dir: str | Path
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Writes what `predict_loader` gives; returns names and both arrays (count, height, width), float32, from the disk.
+    """Writes what `predict_loader` yields; returns names and both arrays (count, h, w), float32, memory-mapped.
 
     The files are `disparities.npy`, `disparities_pp.npy` (post-processed) and `names.json` (the order of both). They
-    are written batch by batch, so memory does not grow with the drive; those of an earlier run are replaced when all
-    are whole. Raises ValueError without a picture, OSError naming a file that cannot be written.
+    are written batch by batch, so memory does not grow with the drive. They replace the files of an earlier run only
+    when all are complete. Raises ValueError for a `count` of 0, OSError naming a file that cannot be written.
     """
     if not count:
         raise ValueError("there is no picture to predict: name test_drives")
@@ -104,7 +104,7 @@ def save_predictions(
 
 
 def usual_protocol(pairs: Sequence[kitti.Pair], crop: str = "auto", **others) -> Protocol:
-    """`Protocol`, where crop "auto" is Garg's for laser scans, as in published Eigen figures, and else none."""
+    """A `Protocol`. Crop "auto" means Garg's crop for laser scans, as in published Eigen figures, and else no crop."""
     if crop == "auto":
         kinds = {pair.truth_kind for pair in pairs if pair.truth}
         crop = "garg" if kinds in ({"scan"}, {"scan-x"}) else "none"
@@ -112,7 +112,7 @@ def usual_protocol(pairs: Sequence[kitti.Pair], crop: str = "auto", **others) ->
 
 
 def as_map(values: np.ndarray | Tensor) -> Tensor:
-    """The values as a tensor; of an array on the disk, a copy in memory."""
+    """The values as a tensor; an array, also a memory-mapped one, is copied."""
     return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
@@ -124,9 +124,9 @@ def score(
 ) -> list[dict]:
     """Metrics for each pair that has ground truth, in order: rows with `name` and `depth.METRICS`.
 
-    `disparities` are (h, w) of any size, one a pair; each is resized to its truth and turned into metres with the
-    pair's own calibration. With `by_distance` every row also holds `pixels`, how many were measured, and `by_distance`,
-    the list of `depth.metrics_by_distance`.
+    `disparities`: one (h, w) of any size per pair. Each is resized to its truth and turned into metres with the pair's
+    own calibration. With `by_distance`, every row also holds `pixels`, the number of valid pixels, and `by_distance`,
+    the list of `depth.metrics_by_distance`. Raises ValueError naming a truth file without a valid pixel.
     """
     rows = []
     for pair, disparity in zip(pairs, disparities, strict=True):
@@ -154,9 +154,9 @@ def mean_row(rows: list[dict], name: str, average: Callable = np.mean) -> dict:
 
 
 def distance_rows(rows: list[dict], name: str) -> list[dict]:
-    """For each band of distance the mean over the images that have pixels in it, with `pixels` and `images`.
+    """For each band of distance, the mean over the images with pixels in it, and the counts `pixels` and `images`.
 
-    `rows` come from `score(..., by_distance=True)`. A band that no image has pixels in is left out.
+    `rows` come from `score(..., by_distance=True)`. A band without pixels in any image is left out.
     """
     result = []
     for bands in zip(*(row["by_distance"] for row in rows), strict=True):
@@ -166,11 +166,11 @@ def distance_rows(rows: list[dict], name: str) -> list[dict]:
     return result
 
 
-# --- the reference that does not look ---------------------------------------------------------------------------------
+# --- the reference that does not look at the picture ------------------------------------------------------------------
 
 
 class OnDemand(Sequence[Tensor]):
-    """One disparity a pair, made anew whenever it is asked for: the maps of a long drive would fill the memory."""
+    """One disparity per pair, computed at each access: the maps of a long drive would not fit in memory."""
 
     def __init__(self, pairs: Sequence[kitti.Pair], make: Callable[[kitti.Pair], Tensor]):
         self.pairs, self.make = pairs, make
@@ -185,10 +185,10 @@ class OnDemand(Sequence[Tensor]):
 def mean_depth_reference(
     pairs: Sequence[kitti.Pair], train: Sequence[kitti.Pair] = (), size: tuple[int, int] = (128, 416)
 ) -> tuple[Sequence[Tensor], str]:
-    """What one would answer without looking: the per-pixel mean of 1/depth, as disparities, and of what it is.
+    """A baseline that does not look at the picture: the per-pixel mean of 1/depth as disparities, and its source.
 
-    From `mean_inverse_depth.npy` in a folder above the pairs (made of training truth) where there is one; else from the
-    truth of `train`; else, for each image, from the truth of all other images. Maps are made when they are asked for.
+    The mean comes from `mean_inverse_depth.npy` (of training truth) in the drive or a folder above it, else from the
+    truth of `train`, else, for each image, from the truth of all other images. Maps are computed at each access.
     """
     known = [pair for pair in pairs if pair.truth]
     if not known:
@@ -241,11 +241,11 @@ def evaluate(
     size: tuple[int, int] = (128, 416),
     model: Monodepth | None = None,
 ) -> Report:
-    """Scores every answer and two references beside it: one that does not look, and one that sees both views.
+    """Scores every answer and two references: one does not look at the picture, the other one sees both views.
 
-    `answers`: name -> disparities, one a pair. `protocol` None is the usual one. `train`: pairs whose ground truth
-    makes the first reference, of `size` (`mean_depth_reference`). With the `model` that gave the answers, the report
-    notes which of these pictures it has learnt from. Raises ValueError when no pair has ground truth.
+    `answers`: name -> disparities, one per pair. `protocol` None means `usual_protocol`. `train`: pairs whose ground
+    truth makes the first reference, at `size` (`mean_depth_reference`). With the `model` of the answers, the report
+    notes which of these drives the model was trained on. Raises ValueError when no pair has ground truth.
     """
     known = [pair for pair in pairs if pair.truth]
     if not known:
@@ -268,11 +268,11 @@ def evaluate(
     else:
         report.notes.append(f"no row of semi-global matching, which needs OpenCV: pip install {stereo.OPENCV}")
     if len(kinds) > 1:
-        said = f"pictures with {' and with '.join(kinds)} are averaged: no published figure is, choose one truth"
+        said = f"pictures with {' and with '.join(kinds)} are averaged, as in no published figure: choose one truth"
         report.notes.insert(0, said)
     film = [pair for pair in known if len(kitti.frame_key(pair.left)) == 1]  # stereo 2012 and 2015: scene and moment
     if "other images" in source and len({pair.folder for pair in film}) < len(film):
-        said = "the baseline's other images hold neighbouring frames, nearly the same view: it is a strong one here"
+        said = "the baseline averages neighbouring frames of nearly the same view, so it is unusually strong here"
         report.notes.append(said)
 
     for name, disparities in rows_of.items():
@@ -289,7 +289,7 @@ def evaluate(
 
 
 def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
-    """What must be said beside figures of `pairs` because of the drives that a model was trained or chosen on."""
+    """Warnings to print beside metrics of `pairs`, because of the drives that the model was trained or chosen on."""
     learnt = model.notes.get("train_drives")
     chosen = None if learnt is None else {*learnt, *model.notes.get("val_drives", [])}
     seen = sorted((chosen or set()) & {pair.folder.name for pair in pairs})
@@ -298,6 +298,6 @@ def seen_before(model: Monodepth, pairs: Sequence[kitti.Pair]) -> list[str]:
 
 
 def watched_abs_rel(pairs: Sequence[kitti.Pair], disparities: Iterable[np.ndarray | Tensor]) -> float:
-    """Mean Abs Rel of disparities (h, w), one a pair; nan where none of the pairs has ground truth."""
+    """Mean Abs Rel of disparities (h, w), one per pair; nan when no pair has ground truth."""
     rows = score(pairs, disparities)
     return mean_row(rows, "watched")["abs_rel"] if rows else float("nan")

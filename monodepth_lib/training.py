@@ -1,4 +1,4 @@
-"""Notebook 05: the settings of a run, the training loop, validation."""
+"""Notebook 05: the settings of a training, the training loop, validation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .fast import faster_training
 from .losses import MonodepthLoss
 from .networks import SMALLEST, Monodepth
 
-LOW_SPREAD = 0.05  # standard deviation / mean of a disparity map: below, it says nearly the same everywhere
-COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run that says so for as long, both, is stopped
+LOW_SPREAD = 0.05  # standard deviation / mean of a disparity map; below it, the map is nearly the same everywhere
+COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run is stopped after this many such epochs and steps
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ COLLAPSE_EPOCHS, COLLAPSE_STEPS = 3, 300  # a run that says so for as long, both
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run costs, and how it runs. The defaults are the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4."""
+    """What a training costs and how it runs. The defaults are the lab's recipe: Unet, 256x512, 50 epochs, Adam 1e-4."""
 
     model: str = "unet"
     base_channels: int = 64
@@ -41,10 +41,10 @@ class Settings:
     batch_size: int = 8
     learning_rate: float = 1e-4
     workers: int = 8
-    precision: str = "auto"  # float32 on a CPU, else bf16 or fp16; or one of these three
+    precision: str = "auto"  # "float32", "bf16", "fp16", or "auto" (see `pick_precision`)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value of the wrong type, and for one that no run can have."""
+        """Raises ValueError naming a setting that has the wrong type or an impossible value."""
         for field in fields(self):
             value, kind = getattr(self, field.name), type(field.default)
             if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
@@ -66,7 +66,7 @@ class Settings:
         return self.height, self.image_width
 
 
-# A run's settings, chosen by one word.
+# All settings of a run, chosen by one word.
 PROFILES = {
     "tiny": Settings("unet", 4, 32, 96, epochs=1, learning_rate=1e-3, workers=0, precision="float32"),
     "class": Settings("unet", 8, 48, 160, epochs=40, learning_rate=2e-3, workers=0, precision="float32"),
@@ -75,7 +75,7 @@ PROFILES = {
 
 
 def settings(profile: str, **changes: object) -> Settings:
-    """A profile's settings with the `changes` that are not None. Raises ValueError for unknown ones."""
+    """The settings of a profile, with the `changes` that are not None. Raises ValueError for an unknown name."""
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}")
     known = asdict(PROFILES[profile])
@@ -90,9 +90,9 @@ def settings(profile: str, **changes: object) -> Settings:
 
 
 class AverageMeter:
-    """Means of the loss and its parts over an epoch, weighted by batch size. The sums stay on the device until read.
+    """Means of the loss and its parts over an epoch, weighted by batch size. The sums stay on the device until `read`.
 
-    With several processes, each adds its own pairs and all read the mean over everyone's.
+    In a group of processes, each one adds its own pairs, and `read` returns the mean over the pairs of all of them.
     """
 
     def __init__(self) -> None:
@@ -125,8 +125,8 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the training pairs; the schedule moves with every step. Returns the mean loss and its parts.
 
-    It takes what a run consists of, one by one, as the notebook builds them. Raises FloatingPointError for a loss that
-    is not finite (on a CPU at once; a GPU must not wait for the loss in every step and is checked after the epoch).
+    The arguments are the parts of a run, as the notebook builds them; for `precision` see `pick_precision`. On a CPU, a
+    loss that is not finite raises FloatingPointError. On a GPU that would cost time: `train` checks after the epoch.
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     meter = AverageMeter()
@@ -136,8 +136,8 @@ def train_one_epoch(
         left, right = batch["left_image"], batch["right_image"]
         optimizer.zero_grad()
         with autocast(device, precision):
-            disparities = model(left)  # only the left view is seen
-        total, parts = loss(disparities, left, right)  # the right one is the teacher
+            disparities = model(left)  # the network sees only the left view
+        total, parts = loss(disparities, left, right)  # the right view is the supervision
         if device.type == "cpu" and not torch.isfinite(total):
             # grid_sample's backward pass would end the process (pytorch issue 24823)
             raise FloatingPointError("the loss is not finite")
@@ -155,7 +155,7 @@ def validate(
 ) -> dict[str, float]:
     """Mean loss and parts over pairs the model does not learn from, and the mean and spread of its left disparities.
 
-    `spread` is standard deviation / mean of a map, averaged. Near 0 the model says the same everywhere.
+    `spread` is standard deviation / mean of a map, averaged. Near 0, a map is nearly the same everywhere.
     """
     meter = AverageMeter()
     model.eval()
@@ -192,20 +192,20 @@ def train(
 ) -> list[dict]:
     """Trains with Adam, the learning rate halved at 3/5 and 4/5 of all steps (paper, section 4); returns the history.
 
-    What is trained and how long is said by the first five; the others say how a run is driven, and each has a default.
-    Writes to `output_dir`: `last.pt` (see `Checkpoints`) before the first epoch and after each, `weights.safetensors`
-    (the epoch with the lowest validation loss, or the last one without validation) and `history.csv`.
+    The first five arguments say what is trained and for how long. Writes to `output_dir`: `last.pt` (`Checkpoints`)
+    before the first epoch and after each one, `weights.safetensors` (of the epoch with the lowest validation loss, or
+    of the last epoch without validation) and `history.csv`.
 
-    `resume` goes on from last.pt where there is one; on a CPU it ends with the very weights of a run that was never
-    interrupted. Without it a run starts anew. `stop_after` ends after that epoch. `fast=False` runs the plain code of
-    the course (`fast.py`). `compile` hands network and loss to torch.compile. `on_epoch(model, epoch)` is called with
-    the untrained model (epoch 0) and after every epoch, whose row of the history takes the numbers that it returns.
+    `resume` continues from last.pt if there is one; on a CPU, the final weights then equal those of a run that was not
+    interrupted. Without `resume` a run starts from the beginning. `stop_after` ends after that epoch. `fast=False` runs
+    the plain code of the course (see `fast.py`). `compile` uses torch.compile for network and loss. `on_epoch(model,
+    epoch)` is called before epoch 1 (as epoch 0) and after each epoch; its numbers are added to the epoch's row.
 
-    In a group of processes (torchrun, `commands/train.py`) all train one model: each one's loader gives its share,
-    gradients are averaged, and the first process writes, logs and calls `on_epoch`.
+    In a group of processes (torchrun, `commands/train.py`) all train one model: each loads its share of the pairs, the
+    gradients are averaged, and only the first process writes, logs and calls `on_epoch`.
 
     Raises ValueError for a checkpoint of another run, FloatingPointError for a loss or weights that are not finite,
-    RuntimeError for a disparity that stays the same everywhere, OSError for a full disk; last.pt outlives them all.
+    RuntimeError for a disparity that stays the same everywhere, OSError for a full disk. last.pt is kept in each case.
     """
     rank, processes = process()
     if rank > 0:
@@ -214,7 +214,7 @@ def train(
     precision = pick_precision(settings.precision, target)
     output = Path(output_dir)
     if val_loader is not None and not len(val_loader.dataset):  # type: ignore[arg-type]
-        val_loader = None  # none at all; one process's share alone may be empty
+        val_loader = None  # no pairs at all; the share of a single process may be empty
     last_epoch = settings.epochs if stop_after is None else min(stop_after, settings.epochs)
     steps_an_epoch = len(train_loader)
     steps = settings.epochs * steps_an_epoch
@@ -245,7 +245,7 @@ def train(
     else:
         change_learning_rate(scheduler, settings.learning_rate, log)
         if history and rank == 0:
-            write_history(history, output / "history.csv")  # a kill may have come between last.pt and this
+            write_history(history, output / "history.csv")  # a kill may have hit after last.pt
 
     with faster_training(model, loss) if fast else contextlib.nullcontext():
         for epoch in range(len(history) + 1, last_epoch + 1):
@@ -256,14 +256,14 @@ def train(
                     network, train_loader, criterion, optimizer, scheduler, target, precision, scaler
                 )
                 if processes > 1:
-                    for buffer in model.buffers():  # batch normalisation's running averages: the first process's
+                    for buffer in model.buffers():  # running averages of batch normalisation: take the first process's
                         dist.broadcast(buffer, 0)
                 validated = validate(model, val_loader, loss, target, precision) if val_loader is not None else {}
                 check_finite(model, [*trained.values(), *validated.values()])
             except FloatingPointError as error:
                 raise FloatingPointError(
                     f"{error} in epoch {epoch}: lower learning_rate, or use precision='float32', and go on with "
-                    f"resume=True; {checkpoints.last} still holds what came before"
+                    f"resume=True; {checkpoints.last} still holds the epoch before"
                 ) from error
             row = {"epoch": epoch, "learning_rate": rate}
             row |= {f"train_{k}": v for k, v in trained.items()} | {f"val_{k}": v for k, v in validated.items()}
@@ -291,13 +291,13 @@ def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sch
 
 
 def drive_names(loader: DataLoader | None) -> list[str]:
-    """The names of a loader's drives: stored with the weights, so that a test can tell what the model has seen."""
+    """The names of a loader's drives. They are stored with the weights, so a test can tell what the model has seen."""
     pairs = getattr(loader.dataset, "pairs", []) if loader is not None else []
     return sorted({pair.folder.name for pair in pairs})
 
 
 def change_learning_rate(scheduler, learning_rate: float, log: Callable[[str], None]) -> None:
-    """Goes on with another learning rate than the checkpoint's, from the schedule's present place."""
+    """Replaces the learning rate of the checkpoint by another one; the schedule continues at the same step."""
     before = scheduler.base_lrs[0]
     if before != learning_rate:
         log(f"learning_rate was {before:g}, from here on it is {learning_rate:g}")
@@ -309,7 +309,7 @@ def change_learning_rate(scheduler, learning_rate: float, log: Callable[[str], N
 
 
 def check_finite(model: nn.Module, means: Iterable[float]) -> None:
-    """Raises FloatingPointError. The last step can spoil the weights while every loss was still finite."""
+    """Raises FloatingPointError for a mean or a weight that is not finite: the last step may spoil only the weights."""
     if not all(map(math.isfinite, means)):
         raise FloatingPointError("the loss is not finite")
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
@@ -317,7 +317,7 @@ def check_finite(model: nn.Module, means: Iterable[float]) -> None:
 
 
 def collapsed_epochs(history: list[dict]) -> int:
-    """How many epochs in a row, up to the last one, had a disparity that is nearly the same everywhere."""
+    """The number of epochs in a row, up to the last one, whose disparity was nearly the same everywhere."""
     low = [row.get("val_spread", 1.0) < LOW_SPREAD for row in history]
     return low[::-1].index(False) if False in low else len(low)
 
@@ -325,8 +325,8 @@ def collapsed_epochs(history: list[dict]) -> int:
 def stop_if_collapsed(history: list[dict], steps_an_epoch: int, checkpoints: Checkpoints) -> None:
     """Warns when the disparity is nearly the same everywhere; raises RuntimeError when it stays so.
 
-    A fresh network says the same everywhere, too, so it is given time. At the end last.pt is the one before the first
-    of these epochs.
+    A fresh network also predicts nearly the same everywhere, so a run first gets some epochs. When the error is raised,
+    last.pt is the checkpoint before the first of these epochs.
     """
     low = collapsed_epochs(history)
     if not low:
@@ -343,6 +343,6 @@ def stop_if_collapsed(history: list[dict], steps_an_epoch: int, checkpoints: Che
         checkpoints.go_back()
     raise RuntimeError(
         f"epochs {len(history) - low + 1} to {len(history)}: the disparity is nearly the same everywhere (spread "
-        f"{spread:.3f}); {remedy} {checkpoints.last} is that of epoch {len(history) - low}, to go on from with "
-        "resume=True"
+        f"{spread:.3f}); {remedy} {checkpoints.last} is the checkpoint of epoch {len(history) - low}: go on from it "
+        "with resume=True"
     )

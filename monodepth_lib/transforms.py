@@ -1,9 +1,9 @@
 """Notebook 02: what happens to a pair between the disk and the network.
 
-Each transform takes and returns a sample, a dict with `left_image` and `right_image` (for prediction the left one may
-come alone). `ResizeImage` and `RandomFlip` work on Pillow images, `AugmentImagePair` on tensors, so the order is
-resize, flip, to tensor, augment. The input is not modified. Random choices come from torch's generator: seed it
-(`torch.manual_seed`) and they repeat.
+Each transform takes and returns a sample, a dict with `left_image` and `right_image` (for prediction, `left_image` may
+be alone). `ResizeImage` and `RandomFlip` work on Pillow images, `AugmentImagePair` on tensors, so the order is
+resize, flip, to tensor, augment. The input is not modified. Random choices come from torch's generator: after
+`torch.manual_seed` they repeat.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ VIEWS = ("left_image", "right_image")
 
 
 class ResizeImage:
-    """Resizes both views to `size` = (height, width), averaging over the area a new pixel covers.
+    """Resizes both views to `size` = (height, width); bilinear, averaged over the area that a new pixel covers.
 
-    Disparity as a fraction of the width does not change by this; disparity in pixels scales with the width.
+    Disparity as a fraction of the width stays the same; disparity in pixels scales with the width.
     """
 
     def __init__(self, size: tuple[int, int]):
@@ -37,8 +37,8 @@ class ResizeImage:
 class RandomFlip:
     """With probability `p` mirrors both views and swaps them.
 
-    The mirror image of a right view is a valid left view of a mirrored world. Without the swap, near things would move
-    the wrong way between the views and every disparity would be negative.
+    The mirror image of a right view is a valid left view of a mirrored world. Without the swap, objects would move in
+    the wrong direction between the views, and every disparity would be negative.
     """
 
     def __init__(self, p: float = 0.5):
@@ -66,7 +66,7 @@ class ToTensor:
 def change_colours(image: Tensor, gamma: float | Tensor, brightness: float | Tensor, colour: Tensor) -> Tensor:
     """I' = min(1, b·c·I^γ): gamma, then a brightness b and a factor c for each channel, clipped to [0, 1].
 
-    image (..., 3, H, W) in [0, 1], colour (3,) or (3, 1, 1). The image given is not modified.
+    image (..., 3, H, W) in [0, 1], colour (3,) or (3, 1, 1). The input image is not modified.
     """
     return (image**gamma * (brightness * colour.reshape(3, 1, 1))).clamp(0, 1)
 
@@ -82,7 +82,7 @@ class AugmentImagePair:
         self.p, self.gamma, self.brightness, self.colour = p, gamma, brightness, colour
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """The next sample's (gamma, brightness, colour), or None when it stays as it is."""
+        """The (gamma, brightness, colour) of the next sample, or None if the sample stays unchanged."""
         if torch.rand(()) >= self.p:
             return None
         gamma = torch.empty(()).uniform_(*self.gamma)
@@ -97,7 +97,7 @@ class AugmentImagePair:
 
 
 def image_transforms(mode: str, size: tuple[int, int] = (128, 416), augment: bool = True) -> Compose:
-    """The chain for `mode` "train", "val" or "test": resize and to-tensor always, flip and colours in training only."""
+    """The transforms of `mode` "train", "val" or "test": resize and to-tensor; in "train" also flip and colours."""
     if mode not in ("train", "val", "test"):
         raise ValueError(f"mode is {mode!r}; it must be 'train', 'val' or 'test'")
     if mode == "train" and augment:

@@ -1,7 +1,7 @@
-"""Sliders for the notebooks: ipywidgets' controls above one picture, usable outside a notebook as well.
+"""Sliders for the notebooks: controls of ipywidgets above one picture; they also work outside a notebook.
 
-`observe` is used throughout, not `interact`: an error in a callback shows in red below the picture and is raised again,
-so that a headless run fails where `interact` would swallow it.
+Panels use `observe`, not `interact`: an error in a callback is shown in red below the picture and raised again, so a
+headless run fails (`interact` would hide the error).
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from torchvision.transforms.functional import to_tensor
 
 from . import checkpoints, data, depth, files, gif, kitti, losses, networks, plots, testing, transforms
 
-WIDTH = 832  # px of every panel's picture: what fits beside JupyterLab's file list
-TEXT, LINE = 20, 28  # px of letters and of a line of them: large enough for a projector, and for half-size sheets
+WIDTH = 832  # px of every panel's picture: fits beside JupyterLab's file list
+TEXT, LINE = 20, 28  # px, font size and line height: readable on a projector and on half-size sheets
 WIDE = {"width": "60%"}  # layout of a slider
 DPI = 120  # of the figures in panels: matplotlib's 12 points are 20 px
 
 
 def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG, packed fast rather than small: it travels to the browser next door."""
+    """An image as the bytes of a PNG, compressed fast rather than small: the browser is on the same machine."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def in_red(words: str) -> str:
-    """Words of an error as HTML; a <drive> in them is shown as it is."""
+    """An error message as red HTML; a <drive> in it is escaped."""
     return f'<b style="color:#b00020">{html.escape(words)}</b>'
 
 
 class Panel(ipywidgets.VBox):
-    """Controls above the picture that `draw(**values)` returns for their values, drawn anew when one moves.
+    """Controls above a picture; `draw(**values)` returns the picture for their values and runs after each change.
 
-    `controls` are ipywidgets with a `value`, by the name `draw` knows them by. `picture` is the ipywidgets.Image,
-    `message` a line that says when a picture is being computed, and errors.
+    `controls`: name of an argument of `draw` -> an ipywidget with a `value`. `picture` is the ipywidgets.Image,
+    `message` a line that shows "computing ..." and errors.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Panel(ipywidgets.VBox):
         self.update()
 
     def image(self, **values) -> Image.Image:
-        """The picture at the controls' positions, with some of them given."""
+        """The picture for the controls' values; `values` replaces some of them."""
         return self.draw(**{name: control.value for name, control in self.controls.items()} | values)
 
     def update(self, _change=None) -> None:
@@ -77,12 +77,12 @@ class Panel(ipywidgets.VBox):
         self.message.value = ""
 
     def sheet(self, control: str, positions: list, titles: list[str] | None = None, columns: int = 2) -> Figure:
-        """The pictures at some positions of one control, for print: GitHub and PDF show no sliders."""
+        """The pictures at several positions of one control, because GitHub and PDF show no sliders."""
         images = [self.image(**{control: position}) for position in positions]
         return plots.grid(images, titles or [f"{control} {position}" for position in positions], columns, width=12)
 
     def move(self, **values) -> None:
-        """Sets several controls at once: one new picture."""
+        """Sets several controls at once and draws only once."""
         controls = [self.controls[name] for name in values]
         for control in controls:
             control.unobserve(self.update, names="value")
@@ -98,9 +98,9 @@ class Panel(ipywidgets.VBox):
 def slider(
     value: float, low: float, high: float, description: str, step: float = 1, live: bool = True
 ) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
-    """A slider wide enough for a projector, over whole numbers, or over fractions where the `step` is one.
+    """A slider wide enough for a projector: over integers for an int `step`, else over floats.
 
-    It answers while it is dragged; with `live=False`, for panels that take more than 0.15 s, when it is let go.
+    It updates while it is dragged; with `live=False`, for panels that take more than 0.15 s, when it is released.
     """
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
     span = {"min": low, "max": high, "step": step}
@@ -108,7 +108,7 @@ def slider(
 
 
 def choices(options: list[float], value: float, description: str, live: bool = True) -> ipywidgets.SelectionSlider:
-    """`slider` over the numbers of a list."""
+    """A `slider` over a list of numbers."""
     named = [(f"{option:g}", option) for option in options]
     return ipywidgets.SelectionSlider(
         options=named, value=value, description=description, continuous_update=live, layout=WIDE
@@ -121,7 +121,7 @@ def photograph(view: torch.Tensor) -> Image.Image:
 
 
 def coloured(values, low: float, high: float, size: tuple[int, int], colours: str = plots.COLOURS) -> Image.Image:
-    """Values (H, W) in colours from `low` to `high`, brought to `size` (width, height) with its pixels to be seen."""
+    """Values (H, W) in colours from `low` to `high`, enlarged to `size` (width, height) without smoothing."""
     image = Image.fromarray(plots.colour_map(values, low, high, colours))
     return image.resize(size, Image.Resampling.NEAREST)
 
@@ -139,7 +139,7 @@ def sentence(words: str) -> Image.Image:
 
 
 def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image], columns: int = 2) -> Image.Image:
-    """Pictures of one size in columns, each under its title, and strips `below` as they come."""
+    """Pictures of one size in columns, each with a title above it, and the strips `below` under all of them."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * width, rows * (height + LINE) + sum(strip.height for strip in below)), "white")
@@ -156,12 +156,12 @@ def tiles(images: list[Image.Image], titles: list[str], below: list[Image.Image]
 
 
 class Chart:
-    """A figure laid out once, of which only the `moving` artists are drawn anew: some milliseconds a picture."""
+    """A figure with a fixed background; only the `moving` artists are redrawn, in a few milliseconds."""
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]):
         self.moving = moving
         for artist in moving:
-            artist.set_animated(True)  # left out of the background
+            artist.set_animated(True)  # keeps it out of the background
         self.canvas = FigureCanvasAgg(figure)
         self.canvas.draw()
         figure.set_layout_engine("none")
@@ -175,9 +175,9 @@ class Chart:
 
 
 def follow_pointer(panel: Panel, place: Callable[[float, float], dict[str, int] | None]) -> None:
-    """A click on the panel's picture, and the pointer dragged over it, move controls; everything happens offline.
+    """Makes a click or a drag on the panel's picture move controls. It works without the internet.
 
-    `place(x, y)`, in px of the picture, says which controls get which values, or None where there is nothing to pick.
+    `place(x, y)`, in px of the picture, returns control -> value, or None where there is nothing to pick.
     """
 
     def heard(event: dict) -> None:
@@ -202,7 +202,7 @@ def views_panel(pairs: Sequence[kitti.Pair], width: int = 416) -> Panel:
     """(01) Browses `pairs`: both views, the right one laid over the left, and how much they differ (bright: much).
 
     Sliders: `pair`; `shift`, how many px the right view is moved to the right, of a picture at most `width` px wide;
-    `rows`, how many px it is moved down. Where the cameras' calibration is known, it is said how far away is what fits.
+    `rows`, how many px it is moved down. With a known calibration, a title gives the distance of things that fit.
     """
 
     @lru_cache(maxsize=8)
@@ -247,10 +247,10 @@ def views_panel(pairs: Sequence[kitti.Pair], width: int = 416) -> Panel:
 
 
 def augment_panel(sample: dict, width: int = 416) -> Panel:
-    """(02) A sample of Pillow images after the changes of training, chosen by hand: the library's own maths.
+    """(02) A sample of Pillow images after the changes of training, set by hand; it uses the library's functions.
 
-    Sliders: `gamma`, `brightness`, and factors `red`, `green`, `blue`, over the ranges that training draws from; the
-    checkbox `flip` mirrors and swaps.
+    Sliders: `gamma`, `brightness`, and factors `red`, `green`, `blue`, over the ranges of training; the checkbox
+    `flip` mirrors and swaps the views.
     """
     height = round(sample["left_image"].height * width / sample["left_image"].width)
     resized = transforms.ResizeImage((height, width))(sample)
@@ -281,7 +281,7 @@ def augment_panel(sample: dict, width: int = 416) -> Panel:
 
 
 def framed(image: Image.Image, box: tuple[float, float, float, float], line: float | None = None) -> Image.Image:
-    """The picture with a frame around `box` (left, top, right, bottom, px) and a level line `line` px from above."""
+    """The picture with a frame around `box` (left, top, right, bottom, px) and a horizontal line at row `line`, px."""
     marked = image.copy()
     pen = ImageDraw.Draw(marked)
     left, top, right, bottom = box
@@ -309,7 +309,7 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
     def fetch(shift: int) -> torch.Tensor:
         return losses.warp(right, torch.full((1, 1, height, width), -shift / width))
 
-    # every shift once, here: a move only looks up
+    # all shifts are computed once, here; a move only looks them up
     residuals = torch.empty(limit + 1, height, width, dtype=torch.float16)
     dissimilar, costs = torch.empty_like(residuals), torch.empty(limit + 1, height, width)
     for shift in range(limit + 1):
@@ -401,11 +401,11 @@ def warp_panel(left: torch.Tensor, right: torch.Tensor, truth: torch.Tensor | No
 
 @plots.styled
 def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, right: torch.Tensor) -> Panel:
-    """(03) How the whole loss ranks some answers (by name, four scales each as a network gives them), best on top.
+    """(03) How the whole loss ranks some answers (name -> four scales, as a network returns them), best on top.
 
     Sliders: `alpha`, the share of SSIM in the appearance term, and the weights `smoothness` and `consistency`.
     """
-    # the loss is linear in its weights: four sums an answer are enough for every position
+    # the loss is linear in its weights: four sums per answer are enough for all positions
     sums = {}
     for name, answer in answers.items():
         _, parts = losses.MonodepthLoss(1.0, 1.0, 1.0)(answer, left, right)
@@ -459,11 +459,11 @@ def terms_panel(answers: dict[str, list[torch.Tensor]], left: torch.Tensor, righ
 def free_panel(
     run: Callable[[float, losses.MonodepthLoss], torch.Tensor], truth: torch.Tensor, measure: Callable[..., dict]
 ) -> Panel:
-    """(03) What `run(start, loss)`, a descent without a network, makes of the weights that the sliders set.
+    """(03) The result of `run(start, loss)`, gradient descent without a network, for the weights that the sliders set.
 
-    It returns both maps (1, 2, h, w); `measure` turns them into numbers by name; `truth` is (h, w), 0 unknown. Sliders:
-    `start`, the disparity that every pixel begins with; `alpha`, `smoothness`, `consistency`, the weights of the loss.
-    A run takes a second or more, so the sliders answer when they are let go; runs are kept.
+    `run` returns both maps (1, 2, h, w); `measure` turns them into name -> number; `truth` is (h, w), 0 unknown.
+    Sliders: `start`, the first disparity of every pixel; `alpha`, `smoothness`, `consistency`, the weights of the loss.
+    A run takes a second or more, so the sliders update when they are released; results are kept.
     """
     high, width = float(truth[truth > 0].quantile(0.99)), truth.shape[-1]
     size = WIDTH // 2, round(WIDTH / 2 * truth.shape[0] / width)
@@ -531,10 +531,10 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
 
 @plots.styled
 def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
-    """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and where the curve stands.
+    """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and curves.
 
-    `snapshots` and each of `curves` (by its name) hold values by epoch; an epoch not kept shows the one before it. All
-    curves share one chart, each on its own scale. A move looks up and draws with Pillow, so the slider drags live.
+    `snapshots` and each of `curves` (name -> curve) map epochs to values; an epoch without a snapshot shows the one
+    before it. One chart shows up to two curves, each with its own scale. A move only looks up, so the slider is live.
     """
     epochs = sorted(snapshots)
     high = max(float(snapshots[epochs[-1]].quantile(0.99)), 0.02)
@@ -557,7 +557,7 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
 def curves_chart(
     curves: dict[str, dict[int, float]], first: int, last: int
 ) -> tuple[Image.Image, dict[int, float], float]:
-    """One chart of up to two curves over the epochs, `WIDTH` px wide; the column of each epoch, and where it ends."""
+    """One chart of up to two curves over the epochs, `WIDTH` px wide; the x of each epoch, and the y of the axis, px."""
     figure = Figure(figsize=(WIDTH / DPI, 2.1), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     looks = (("tab:blue", "o-"), ("tab:green", "s--"))
@@ -582,10 +582,10 @@ def curves_chart(
 
 
 class LiveCurve(ipywidgets.VBox):
-    """(05) The loss of a run, drawn again after every epoch while `training.train` is busy.
+    """(05) The loss of a run, redrawn after every epoch while `training.train` runs.
 
-    Show it before the training starts and hand its `log` to `train`: `log` prints the line and draws the run's
-    `history.csv` in `folder`. What is drawn goes to a browser alone; a headless run stores nothing of it.
+    Show it before the training starts and pass its `log` to `train`: `log` prints the line and draws `history.csv` of
+    the run in `folder`. Only a browser shows the curve; a headless run does not store it.
     """
 
     def __init__(self, folder: Path, epochs: int):
@@ -619,7 +619,7 @@ class LiveCurve(ipywidgets.VBox):
 
 
 def cross_hair(image: Image.Image, down: float, right: float) -> Image.Image:
-    """The picture with a cross at shares `down` and `right` of its height and width, black and white: seen on both."""
+    """The picture with a cross-hair at the shares `down` and `right` of its height and width, black and white."""
     marked = image.copy()
     pen, x, y = ImageDraw.Draw(marked), right * image.width, down * image.height
     for colour, thick in (("black", 3), ("white", 1)):
@@ -629,12 +629,12 @@ def cross_hair(image: Image.Image, down: float, right: float) -> Image.Image:
 
 
 def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Panel:
-    """(06) What a model makes of the left pictures of `pairs`, in metres, beside the true depth where there is one.
+    """(06) A model's depth in metres for the left pictures of `pairs`, beside the true depth where it is known.
 
     Sliders: `frame`; `scale`, the network's output (0 finest to 3); `reach`, the metres at the ends of the colours;
-    `row` and `column` of a cross-hair, in pixels of the network's picture, whose depth is read below (a click or a drag
-    in a map moves it); and switches for `post_processing` and for the `error_map` in place of the disparity. A frame is
-    predicted once and kept.
+    `row` and `column` of a cross-hair, in px of the network's input; its depth is shown below, and a click or a drag in
+    a map moves it. Switches: `post_processing`, and `error_map` in place of the disparity. Each frame is predicted once
+    and kept.
     """
     height, width = model.size  # type: ignore[misc]
     device = next(model.parameters()).device
@@ -662,7 +662,7 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
         def tile(values: torch.Tensor, low: float, high: float, colours: str, known=None) -> Image.Image:
             coloured = plots.colour_map(values, low, high, colours)
             if known is not None:
-                coloured[~known.numpy()] = 150  # grey: nobody measured it
+                coloured[~known.numpy()] = 150  # grey: unknown
             return Image.fromarray(coloured).resize(size, Image.Resampling.NEAREST)
 
         bars = [plots.scale_bar([((z - reach[0]) / max(reach[1] - reach[0], 1), f"{z} m") for z in range(0, 101, 10)],
@@ -730,7 +730,7 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
 def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple[float, float] | None = None) -> Panel:
     """(07) Slider `frame`: the left picture, its disparity in one colour range for all frames, the street from above.
 
-    `disparities` are (h, w) of any size, one a pair; `limits` are the ends of their colours (`gif.colour_range`).
+    `disparities`: one (h, w) of any size per pair; `limits`: the ends of their colours (by default `gif.colour_range`).
     """
     low, high = limits or gif.colour_range(np.stack([np.asarray(disparity) for disparity in disparities]))
 
@@ -763,11 +763,11 @@ def film_panel(pairs: Sequence[kitti.Pair], disparities: Sequence, limits: tuple
 
 
 def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, height: int = 480):
-    """(07) A k3d plot of points (H, W, 3) of `depth.point_cloud` with their `colours` (H, W, 3), bytes: drag to turn.
+    """(07) A k3d plot of points (H, W, 3) of `depth.point_cloud` with `colours` (H, W, 3), bytes: drag to rotate.
 
-    It starts a little behind and above the camera. Points of unknown depth and beyond `furthest` metres are left out;
-    a point is twice as wide as its pixel's share of the surface, so that a wall ahead has no holes. Works without the
-    internet. Raises ImportError when k3d is missing.
+    The first view is from a little behind and above the camera. Points of unknown depth and beyond `furthest` metres
+    are left out. A point is twice as wide as its pixel's part of the surface, so a wall ahead has no holes. It works
+    without the internet. Raises ImportError when k3d is missing.
     """
     try:
         import k3d
@@ -780,14 +780,14 @@ def point_view(points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0
         height=height, menu_visibility=False, camera_auto_fit=False, grid_visible=False, camera_mode="orbit"
     )
     plot += k3d.points(xyz, colors=packed, point_sizes=-2 * spread * xyz[:, 2], shader="flat")
-    plot.camera = [0, 1.5, 2, 0, -1, -15, 0, 1, 0]  # where from, where to, what is up
+    plot.camera = [0, 1.5, 2, 0, -1, -15, 0, 1, 0]  # position, target, up
     return plot
 
 
 def point_button(
     points: torch.Tensor, colours: np.ndarray, furthest: float = 50.0, label: str = "Open the 3-D view"
 ) -> ipywidgets.VBox:
-    """(00, 07) A button that opens `point_view` below itself, or says what is missing; sent after a click."""
+    """(00, 07) A button that opens `point_view` below itself after a click, or says what is missing."""
     button = ipywidgets.Button(description=label, layout=ipywidgets.Layout(width="20em"))
     box = ipywidgets.VBox([button])
 
@@ -807,11 +807,11 @@ def point_button(
 
 @plots.styled
 def rays_panel(width: int = 1242) -> Panel:
-    """(01) Two cameras and a point from above, and the columns where it falls in both pictures, `width` px wide.
+    """(01) Two cameras and a point, seen from above, and the point's column in both pictures, `width` px wide.
 
-    Sliders: `baseline` (m), `focal` (px), and the point's place `X` and `Z` (m). The title is x_l - x_r = f·B/Z.
+    Sliders: `baseline` (m), `focal` (px), and the point's position `X` and `Z` (m). The title is x_l - x_r = f·B/Z.
     """
-    enlarged = 3 / 1000  # metres ahead of the camera a picture is drawn at, for each px of f; really it is millimetres
+    enlarged = 3 / 1000  # metres per px of f: the image plane is drawn this far ahead; in reality it is millimetres away
     figure = Figure(figsize=(WIDTH / DPI, 3.9), dpi=DPI, layout="constrained")
     above, rows = figure.subplots(2, 1, height_ratios=[2.2, 1])
     above.set(xlim=(-0.8, 20.5), ylim=(2.4, -2.4), xlabel="ahead, Z (m)", ylabel="right, X (m)")
@@ -864,9 +864,9 @@ def rays_panel(width: int = 1242) -> Panel:
 
 
 def uploaded(upload: ipywidgets.FileUpload, otherwise: str | Path, largest: int = 1248) -> Image.Image:
-    """(00) The picture given to an upload button, else the file `otherwise`; made smaller where it is huge.
+    """(00) The picture given to an upload button, else the file `otherwise`.
 
-    Its longer side has at most `largest` px. Raises ValueError for what is no picture.
+    It is reduced so that its longer side has at most `largest` px. Raises ValueError for a file that is not a picture.
     """
     if upload.value:
         given = upload.value[0]
@@ -884,8 +884,8 @@ def measure_panel(picture: Image.Image, metres: np.ndarray | torch.Tensor, focal
     """(00, 06) Two points of a picture (H, W): the depth of each in `metres` (H, W), and how far apart they are.
 
     A click in either map moves the nearer of A and B, and so do the sliders `a_row`, `a_column`, `b_row`, `b_column`,
-    px of the map. `focal_px` and `centre_px` (column, row) are the camera's in px of the map; without a centre it is
-    the map's middle.
+    px of the map. `focal_px` and `centre_px` (column, row) of the camera are in px of the map; without a centre, the
+    middle of the map is used.
     """
     values = torch.as_tensor(np.array(metres))
     height, width = values.shape

@@ -124,7 +124,7 @@ def test_a_rectified_drive_is_well(tmp_path):
     assert report.share > 0.5
     assert report.negative < 0.05
     assert [float(px) for px in report.thirds()] == pytest.approx([0, 0, 0], abs=0.1)
-    assert "well (3 of 3 pairs" in report.line()
+    assert "ok (3 of 3 pairs" in report.line()
 
 
 def test_other_brightness_contrast_and_grey_pictures_are_no_fault(tmp_path):
@@ -219,10 +219,10 @@ def test_command_says_a_line_for_each_drive_and_leaves_a_picture_of_each(tmp_pat
     output = tmp_path / "pictures"
     assert rectify.main([str(tmp_path / "data"), "--output", str(output)]) == 1
     good, torn, bad, last = capsys.readouterr().out.splitlines()
-    assert good.startswith("good: well")
+    assert good.startswith("good: ok")
     assert "right_0000.png cannot be read" in torn
     assert bad.startswith("bad: views are swapped")
-    assert last.startswith("1 of 3 drives are well")
+    assert last.startswith("1 of 3 drives are ok")
     assert sorted(path.name for path in output.glob("*.png")) == ["bad.png", "good.png"]
     with Image.open(output / "bad.png") as picture:
         assert picture.width > 800
