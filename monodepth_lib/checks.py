@@ -295,7 +295,7 @@ def exercise_3_3(answer) -> str | None:
         ((steps * torch.exp(-edges.abs())).mean(), "|∂I| has three channels, the map one: .mean(1, keepdim=True)"),
         ((steps * torch.exp(-edges.abs().sum(1, keepdim=True))).mean(), "did you average over the channels?"),
         ((steps * torch.exp(-edges.mean(1, keepdim=True))).mean(), "is it |∂I|? Down a dark edge counts as much as up"),
-        ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper, not more costly: sign?"),
+        ((steps * torch.exp(mean)).mean(), "an edge in the picture must make a step cheaper: which sign?"),
         (steps.mean(), "where is the picture? An edge in it must make a step cheaper"),
         ((disparity.diff(dim=-1) * torch.exp(-mean)).mean(), "is it |∂d|? Steps up and down cancel without abs"),
         ((steps * torch.exp(-mean)).sum(), "the mean over the pixels, not their sum"),

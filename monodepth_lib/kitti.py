@@ -375,8 +375,8 @@ def select_pairs(
     """The pairs of one side, all pictures checked: all frames of `select_drives`, or those of a test list.
 
     `truth`: see `find_pairs`; published Eigen figures are measured with "scan-x". With `bad_pairs` "refuse", a pair
-    that lacks a view or fails `check_pictures` is an error; with "skip" it is left out, and a warning counts such pairs.
-    A warning also names the missing frames of a test list ("eigen", "stereo_2015"). Raises FileNotFoundError or
+    that lacks a view or fails `check_pictures` is an error; with "skip" it is left out, and a warning counts them. A
+    warning also names the missing frames of a test list ("eigen", "stereo_2015"). Raises FileNotFoundError or
     ValueError when no pair is left, ValueError for an unknown `bad_pairs`.
     """
     if bad_pairs not in ("refuse", "skip"):

@@ -533,8 +533,8 @@ def features_panel(image: torch.Tensor, features: list[torch.Tensor]) -> Panel:
 def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves: dict[str, dict[int, float]]) -> Panel:
     """(05) A picture (3, H, W), its disparity (h, w) after the epoch of the slider `epoch`, and curves.
 
-    `snapshots` and each of `curves` (name -> curve) map epochs to values; an epoch without a snapshot shows the one
-    before it. One chart shows up to two curves, each with its own scale. A move only looks up, so the slider is live.
+    `snapshots` and each of `curves` (name -> curve) map epochs to values; an epoch without one shows the
+    snapshot before it. One chart shows up to two curves, each with its own scale. A move only looks up.
     """
     epochs = sorted(snapshots)
     high = max(float(snapshots[epochs[-1]].quantile(0.99)), 0.02)
@@ -557,7 +557,7 @@ def epochs_panel(image: torch.Tensor, snapshots: dict[int, torch.Tensor], curves
 def curves_chart(
     curves: dict[str, dict[int, float]], first: int, last: int
 ) -> tuple[Image.Image, dict[int, float], float]:
-    """One chart of up to two curves over the epochs, `WIDTH` px wide; the x of each epoch, and the y of the axis, px."""
+    """One chart of up to two curves over the epochs, `WIDTH` px wide; x of each epoch and y of the axis in px."""
     figure = Figure(figsize=(WIDTH / DPI, 2.1), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     looks = (("tab:blue", "o-"), ("tab:green", "s--"))
@@ -811,7 +811,7 @@ def rays_panel(width: int = 1242) -> Panel:
 
     Sliders: `baseline` (m), `focal` (px), and the point's position `X` and `Z` (m). The title is x_l - x_r = f·B/Z.
     """
-    enlarged = 3 / 1000  # metres per px of f: the image plane is drawn this far ahead; in reality it is millimetres away
+    enlarged = 3 / 1000  # metres per px of f: the image plane is drawn so far ahead; really it is millimetres
     figure = Figure(figsize=(WIDTH / DPI, 3.9), dpi=DPI, layout="constrained")
     above, rows = figure.subplots(2, 1, height_ratios=[2.2, 1])
     above.set(xlim=(-0.8, 20.5), ylim=(2.4, -2.4), xlabel="ahead, Z (m)", ylabel="right, X (m)")

@@ -2,6 +2,6 @@
 
 import os
 
-# A thread that waits for another shall sleep: by default it spins, and on a busy machine most of a run's processor
-# time, which is what counts here, would go into that. It is read when torch is first imported.
+# A waiting thread must sleep. By default it spins, and on a busy machine most of a run's processor time, which is its
+# budget here, would go into spinning. torch reads this when it is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,6 +1,6 @@
 """`python -m research`: trains one recipe, or all rows of a sweep, and writes its page.
 
-python -m research sweep choices --data KITTI --jobs 2     every run that is missing, then research/RESULTS.md
+python -m research sweep choices --data KITTI --jobs 2     all missing runs, then research/RESULTS.md
 python -m research train shipped --data KITTI              one row, by name; started again, it goes on
 python -m research pack --data KITTI --output output/pack  training pairs, small, for a machine lent for minutes
 """
@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="one recipe, by the name of its row; started again, it goes on")
     many = commands.add_parser("sweep", help="all runs of a sweep that are missing, then its page")
-    small = commands.add_parser("pack", help="training pairs as small JPEG, with hints of their native size")
+    small = commands.add_parser("pack", help="training pairs as small JPEG, with hints computed at native size")
     one.add_argument("row", help="a row of the recipe file, such as shipped")
     one.add_argument("--seed", type=count, default=0)
     one.add_argument("--device", default="cpu")
@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--rows", default="", help="names separated by commas (default: all)")
     many.add_argument("--seeds", type=count, nargs="+", help="default: the recipe file's")
     many.add_argument("--jobs", type=positive(int), default=1, help="runs at a time; they share the threads")
-    many.add_argument("--cluster", default="", metavar="ADDRESS", help="runs go to Dask's workers: tcp://host:8786")
+    many.add_argument("--cluster", default="", metavar="ADDRESS", help="run on the workers of Dask: tcp://host:8786")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
     many.add_argument("--page", type=here, help="its picture is written beside it (default: the recipe file's)")
     small.add_argument("--also", default="train_colour", help="further drives in colour, below --data; '' for none")
@@ -50,9 +50,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for command in (one, many):
         add = command.add_argument
         add("--minutes", type=positive(float), help="training time of a run (default: the recipe file's)")
-        add("--steps", type=positive(int), help="end a run after so many steps instead")
-        add("--every", type=count, default=0, help="measure after so many steps, too (default: at the end alone)")
-        add("--threads", type=positive(int), default=torch.get_num_threads(), help="torch's, of all jobs together")
+        add("--steps", type=positive(int), help="end a run after this many steps instead")
+        add("--every", type=count, default=0, help="also measure every so many steps (default: only at the end)")
+        add("--threads", type=positive(int), default=torch.get_num_threads(), help="torch's threads, for all jobs")
         add("--val-drives", help="default: folder vals; none: no validation")
         add("--test-drives", help="default: stereo_2012 where there is one, else folder test; none: no test")
         add("--recipes", type=here, default=RECIPES, help="the file of the rows (default: research/recipes.toml)")
@@ -71,7 +71,7 @@ def pictures_of(options: argparse.Namespace) -> Pictures:
 
 
 def budget_of(options: argparse.Namespace, row: Row) -> Budget:
-    """The row's own minutes, unless others are asked for; a row of 0 minutes is measured as it begins."""
+    """The budget: the row's minutes unless `options` has others; a row of 0 minutes is only measured."""
     minutes = row.minutes if options.minutes is None or not row.minutes else options.minutes
     steps = options.steps if row.minutes else None
     machine = {name: getattr(options, name) for name in ("device", "precision") if hasattr(options, name)}
@@ -79,9 +79,9 @@ def budget_of(options: argparse.Namespace, row: Row) -> Budget:
 
 
 def run_all(jobs: dict[Path, list[str]], count: int, cluster: str) -> list[Path]:
-    """Runs `python -m research train` with the arguments of each folder, so many at a time; returns those that failed.
+    """Runs `python -m research train` with the arguments of each folder, `count` at a time; returns the failed ones.
 
-    What a run says goes to log.txt in its folder, its last line here. Stopped, it stops them all.
+    The output of a run goes to log.txt in its folder; its last line is printed here. When stopped, it stops all runs.
     """
     failed: list[Path] = []
     with open_pool([None] * count, cluster) as (pool, stop, *others):
@@ -127,7 +127,7 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
                 if read_result(folder / "result.json", described(row.recipe, pictures, budget_of(options, row))):
                     print(f"{row.name}, seed {seed}: finished before", flush=True)
                     continue
-                Pairs(row.recipe, pictures, seed)  # decodes and matches once, before several runs at a time would
+                Pairs(row.recipe, pictures, seed)  # decodes and matches once, before several runs need it at a time
                 jobs[folder] = [*map(str, (row.name, "--seed", seed, *passed))]
         failed = run_all(jobs, options.jobs, options.cluster)
     page = options.page or files.project_root() / sweep.page

@@ -1,4 +1,4 @@
-"""The pictures of a run and the batch of each of its steps: all that is drawn follows from the seed and the step."""
+"""The pictures of a run and the batch of each step: all random choices follow from the seed and the step."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Pictures:
     def named(self) -> dict[str, list[str]]:
         """The names of the drives of the three sides, as a run and its result keep them.
 
-        Raises ValueError where a drive is on two sides, and where scenes of stereo 2015 would be seen.
+        Raises ValueError when a drive is on two sides, or when scenes of stereo 2015 are among them.
         """
         train, val, test = (kitti.select_drives(self.folder, side, self.drives(side)) for side in SIDES)
         kitti.check_split(train, {**val, **test})
         drives = {**train, **val, **test}
         if any(name == "stereo_2015" or kitti.is_stereo_2015(path) for name, path in drives.items()):
             raise ValueError(
-                "stereo_2015 is for finished models, nothing is chosen on it: take other drives here, and measure with "
+                "stereo_2015 is for finished models, not for choices: take other drives here, and measure with "
                 "monodepth evaluate"
             )
         return {f"{side}_drives": sorted(names) for side, names in (("train", train), ("val", val), ("test", test))}
@@ -66,7 +66,7 @@ class Pairs:
     """The pairs that a run learns from, and the `odds` with which each is drawn."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, seed: int):
-        pictures.named()  # refuses before a picture is read
+        pictures.named()  # raises its errors before a picture is read
         self.recipe, self.seed, self.grey = recipe, seed, pictures.cameras == "grey"
         self.pairs = pictures.pairs("train")
         odds = [recipe.often if pair.folder.name.startswith("stereo") else 1.0 for pair in self.pairs]
@@ -89,7 +89,7 @@ class Pairs:
 
     def batch(self, step: int, share: float = 1.0) -> dict:
         """`left_image`, `right_image` (N, 3, H, W), `hints` (N, 2, H, W) if the recipe has them, `name`; and `seen`,
-        which is what the network sees in place of the left views. `share` of the training is over."""
+        the input of the network in place of the left views. `share`: the finished part of the training, 0 to 1."""
         r, rng = self.recipe, np.random.default_rng([self.seed, step])
         drawn = self.chosen[rng.choice(len(self.odds), r.batch_size, replace=False, p=self.odds)]
         made = [self.one(int(index), rng, r.size_at(share)) for index in drawn]
@@ -104,8 +104,8 @@ class Pairs:
     def one(self, index: int, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """One pair at a size: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
 
-        A crop keeps its rows together and its proportions, so the pair stays rectified; a thing that looks larger has
-        a disparity that is larger by as much. In a mirror, the right view is the left one.
+        A crop takes the same rows of both views and keeps the proportions, so the pair stays rectified; enlarging it
+        enlarges the disparity by the same factor. A mirrored right view becomes the left one.
         """
         r = self.recipe
         height, width = self.stored.shape[2:4]
@@ -139,7 +139,7 @@ class Pairs:
 def graft(views: Tensor, hints: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """All pairs (N, 2, C, H, W), and their hints, get the part below one row from another pair of the batch.
 
-    A view's place in the picture then tells less about depth, so the network must look at what is there.
+    The position in the picture then says less about depth, so the network must use the content of the picture.
     """
     count, height = len(views), views.shape[-2]
     row, shift = int(rng.integers(height // 5, height - height // 5)), int(rng.integers(1, count))
@@ -148,7 +148,7 @@ def graft(views: Tensor, hints: Tensor, rng: np.random.Generator) -> tuple[Tenso
 
 
 def disturb(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """What the network sees in place of `images` (N, 3, H, W): other contrast, noise, blur, boxes (not the loss)."""
+    """The network's input in place of `images` (N, 3, H, W): other contrast, noise, blur, boxes. The loss sees none."""
     images = images.clone(memory_format=torch.contiguous_format)
     height, width = images.shape[-2:]
     for image in images:
@@ -168,9 +168,9 @@ def disturb(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
 
 
 def pack(pictures: Pictures, also: str, target: Path, size: tuple[int, int]) -> int:
-    """Writes the training pairs to `target` as JPEG of `size` with hints of their native size; returns how many.
+    """Writes the training pairs to `target` as JPEG of `size`, with hints computed at native size; returns how many.
 
-    A machine that is lent for minutes then gets some 40 MB, in place of all photographs.
+    A machine that is borrowed for minutes then needs some 40 MB instead of all photographs.
     """
     drives = kitti.find_drives(pictures.folder / also).values() if also else []
     further = [pair for drive in drives for pair in kitti.find_pairs(drive, cameras="colour")]

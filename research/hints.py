@@ -1,7 +1,7 @@
-"""Disparity hints: what semi-global matching finds in both photographs, for a network that sees one of them.
+"""Disparity hints: semi-global matching of both photographs teaches a network that sees only one of them.
 
-A matcher compares the two views at their native size, so it knows edges and thin things that the photometric loss at a
-network's size does not show. It is a classical method that has learnt nothing (Depth Hints, Watson et al., 2019).
+The matcher compares the views at their native size, so it finds edges and thin objects that the photometric loss at the
+network's size misses. It is a classical method without learning (Depth Hints, Watson et al., 2019).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import Pair
 from monodepth_lib.stereo import semi_global_matching
 
-AGREEMENT = 1.5  # px; both views' matches of a point may differ by so much
+AGREEMENT = 1.5  # px; the matches of a point in both views may differ by this much
 LEAST, LEVELS = 1e-3, 127  # the smallest disparity and the number of steps of a stored hint
 
 
 def agreed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The left disparity (H, W) in px, 0 where the right one at x - d tells of something else (or of nothing)."""
+    """The left disparity (H, W) in px, 0 where the right one at x - d disagrees or is unknown."""
     height, width = left.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
     match = np.rint(columns - left).astype(int)
@@ -39,12 +39,11 @@ def agreed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def guess_hidden(disparity: np.ndarray) -> np.ndarray:
-    """A left disparity (H, W) in px with guesses, as negative numbers, for what the right view cannot show.
+    """Fills a left disparity (H, W) in px with guesses, as negative numbers, where the right view shows nothing.
 
-    What lies just left of a near thing is hidden by it in the right view, over as many columns as the near thing's
-    disparity is larger than the background's. A hole of about that width, with something nearer on its right side,
-    continues the background on its left; a hole of a few columns the farther of its two sides. Other holes, as in a
-    sky, stay open (0).
+    A near object hides a strip to its left in the right view. The strip's width is the difference of the disparities of
+    object and background. A hole of about this width, with a nearer object on its right side, gets the background's
+    disparity from its left; a hole of a few columns gets that of its farther side. Other holes, as in the sky, stay 0.
     """
     width = disparity.shape[1]
     valid = disparity > 0
@@ -72,8 +71,8 @@ def matches(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def match_both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Hints (2, H, W) for the left and the right view of two grey uint8 pictures (H, W), as fractions of the width.
 
-    Positive: both views agree. Negative: minus a guess, either what the same search finds in the halved pictures, whose
-    windows see twice as far (a car's plain side), or what one view alone shows (`guess_hidden`). 0: nothing known.
+    Positive: both views agree. Negative: minus a guess, either from the same search in the halved pictures, whose
+    windows cover twice the range (a car's textureless side), or from one view alone (`guess_hidden`). 0: unknown.
     """
     found = matches(left, right)
     halved = (np.asarray(Image.fromarray(view).reduce(2)) for view in (left, right))
@@ -83,7 +82,7 @@ def match_both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def sample_hints(hints: Tensor, size: Sequence[int]) -> Tensor:
-    """Hints (..., H, W) at another size: the nearest ones, since a mean over an edge is true of neither side."""
+    """Hints (..., H, W) at another size: the nearest one, because a mean over an edge is wrong on both sides."""
     flat = hints.reshape(1, -1, *hints.shape[-2:])
     return F.interpolate(flat, tuple(size), mode="nearest-exact").reshape(*hints.shape[:-2], *size)
 
@@ -92,12 +91,12 @@ def sample_hints(hints: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def hint_file(pair: Pair) -> Path:
-    """Where hints lie beside pictures that are no longer of their native size (`research pack`)."""
+    """The file of hints beside pictures that were reduced (`research pack`)."""
     return pair.folder / "hints" / f"{pair.left.stem}.png"
 
 
 def write_hints(hints: np.ndarray, path: Path) -> None:
-    """Hints (2, H, W) as a grey PNG (2·H, W): 0 none, 1 to 127 a match by its logarithm, 128 more a guess."""
+    """Hints (2, H, W) as a grey PNG (2·H, W): 0 none, 1 to 127 the logarithm of a match, 128 more for a guess."""
     place = np.log(np.abs(hints).clip(min=LEAST) / LEAST) / -np.log(LEAST) * (LEVELS - 1) + 1
     codes = np.where(hints == 0, 0, np.rint(place).clip(1, LEVELS) + 128 * (hints < 0))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +104,7 @@ def write_hints(hints: np.ndarray, path: Path) -> None:
 
 
 def read_hints(path: Path) -> np.ndarray:
-    """What `write_hints` wrote, to 3 %."""
+    """Reads what `write_hints` wrote, with an error up to 3 %."""
     with Image.open(path) as image:
         codes = np.asarray(image, dtype=np.int16)
     value = LEAST * np.exp(((codes % 128) - 1) / (LEVELS - 1) * -np.log(LEAST))
@@ -127,8 +126,8 @@ def prepare_hints(
 ) -> Path:
     """Computes the hints of every pair once, into one float16 array (pairs, 2, height, width) in `folder`; its path.
 
-    They take 0.7 s a pair and core. Named by the pictures' paths, bytes and times of change, as `cache.prepare_cache`
-    names its files. Raises ValueError without OpenCV.
+    A pair takes 0.7 s on one core. The file's name follows from the pictures' paths, bytes and times of change, as in
+    `cache.prepare_cache`. Raises ValueError without OpenCV.
     """
     if not importlib.util.find_spec("cv2") and not all(hint_file(pair).is_file() for pair in pairs):
         raise ValueError("hints need OpenCV: pip install -e '.[sgm]'")
@@ -141,7 +140,7 @@ def prepare_hints(
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     array = np.lib.format.open_memmap(part, "w+", np.float16, (len(pairs), 2, *size))
-    with ThreadPoolExecutor(workers) as pool:  # OpenCV works outside Python's lock
+    with ThreadPoolExecutor(workers) as pool:  # OpenCV releases Python's lock
         for place, found in enumerate(pool.map(partial(pair_hints, size=size), pairs)):
             array[place] = found
     array.flush()

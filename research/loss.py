@@ -1,4 +1,4 @@
-"""The library's loss with a recipe's switches, and beside it the hints of semi-global matching."""
+"""The library's loss with a recipe's switches, and a loss for the hints of semi-global matching."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .recipe import Recipe
 
 
 def warp(image: Tensor, disparity: Tensor, zero_padding: bool = False, unaligned: bool = False) -> Tensor:
-    """`losses.warp`, or what the lab's base code has in its place.
+    """`losses.warp`, or with `unaligned` the warp of the lab's base code.
 
-    Its grid runs from -1 to 1, the picture's outer edges where it means the centres of the outermost pixels: what it
-    takes for column x lies at x·W/(W-1) - 1/2, off by -1/2 px at the left, nothing in the middle and +1/2 px at the
-    right; rows alike. `zero_padding`: samples beyond the border are black.
+    The lab's grid runs from -1 to 1, which are the outer edges of the picture, not the centres of its outermost pixels.
+    So column x is sampled at x·W/(W-1) - 1/2: off by -1/2 px at the left, 0 in the middle and +1/2 px at the right;
+    rows alike. `zero_padding`: samples beyond the border are black.
     """
     if not (zero_padding or unaligned):
         return losses.warp(image, disparity)
@@ -30,10 +30,10 @@ def warp(image: Tensor, disparity: Tensor, zero_padding: bool = False, unaligned
 
 
 class RecipeLoss(losses.MonodepthLoss):
-    """`losses.MonodepthLoss` with the recipe's switches; with none of them set, its very values.
+    """`losses.MonodepthLoss` with the recipe's switches; without any, exactly the same values.
 
     `forward(disparities, left, right, hints, share)`: `hints` (N, 2, H, W) are those of `hints.match_both`, `share` is
-    how much of the training is over.
+    the finished part of the training, 0 to 1.
     """
 
     def __init__(self, recipe: Recipe):
@@ -77,7 +77,7 @@ class RecipeLoss(losses.MonodepthLoss):
         return losses.smoothness_loss(disparity, self.recipe.edge * image)
 
     def from_hints(self, disparities: list[Tensor], hints: Tensor) -> Tensor:
-        """Σ over the maps of mean |log d - log hint|, guesses counting less, and of how their steps differ."""
+        """Σ over the maps of mean |log d - log hint|, guesses count less, plus that of their steps (`steps`)."""
         r, total = self.recipe, torch.zeros((), device=hints.device)
         for scale, (both, weight) in enumerate(zip(disparities, r.hint_maps, strict=True)):
             both, hint = both.float().contiguous(), sample_hints(hints, both.shape[-2:])
@@ -90,10 +90,10 @@ class RecipeLoss(losses.MonodepthLoss):
 
 
 def steps(apart: Tensor, known: Tensor) -> Tensor:
-    """How much log d and log hint differ in their steps over 1 and 4 pixels, in both directions.
+    """The difference between the steps of log d and of log hint over 1 and 4 pixels, in both directions.
 
-    `apart` is log d - log hint: where it changes from pixel to pixel, one has a step that the other has not (MegaDepth,
-    Li and Snavely, 2018).
+    `apart` is log d - log hint; it changes from pixel to pixel where only one of them has a step (MegaDepth, Li and
+    Snavely, 2018).
     """
     total = torch.zeros((), device=apart.device)
     for stride in (1, 4):

@@ -1,7 +1,7 @@
 """A recipe is a list of switches; a sweep is a list of recipes that differ by a few of them (`recipes.toml`).
 
-The defaults are the library's method, so a switch that stays where it is changes nothing. Some exist only to show what
-they cost (the lab's warp, batch normalisation in the head): they live here and not in the library.
+The defaults are the library's method. Some switches exist only to show what they cost (the lab's warp, batch
+normalisation in the head): they are here and not in the library.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ SCHEDULES = ("halve_twice", "cosine")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that tells one training from another, except the pictures, the time and the seed."""
+    """All settings of a training, except the pictures, the time and the seed."""
 
     # the network
     network: str = "unet"  # a name of `networks.get_model`
     base_channels: int = 16  # of unet
-    imagenet: bool = False  # an encoder with ImageNet weights
+    imagenet: bool = False  # start the encoder from ImageNet weights
     size: tuple[int, int] = (128, 416)  # height, width of its pictures
-    start: float = 0.03  # what the fresh network says everywhere, as a fraction of the width
+    start: float = 0.03  # disparity of the fresh network everywhere, as a fraction of the width
     head_batch_norm: bool = False  # batch normalisation before the sigmoid, as the lab has it
-    frozen: int = 0  # so many of an encoder's first blocks, and its stem, stay as they begin, statistics and all
-    init: str = ""  # weights to begin from: a name in models/ or a .safetensors file; "": random ones
+    frozen: int = 0  # this many first blocks of the encoder, and its stem, do not change, nor do their statistics
+    init: str = ""  # weights to start from: a name in models/ or a .safetensors file; "": random ones
     # the pairs
-    pairs: int = 0  # only so many, drawn by the seed; a larger number holds those of a smaller one; 0: all
-    also: str = ""  # a folder of further drives in colour, below that of the data
-    often: float = 1.0  # how often a pair of drives named stereo…, places all different, is drawn beside other drives'
+    pairs: int = 0  # this many, drawn by the seed; a larger number includes the pairs of a smaller one; 0: all
+    also: str = ""  # a folder with more drives in colour, below the data folder
+    often: float = 1.0  # how often a pair of drives named stereo… (all places differ) is drawn, others: 1
     often_also: float = 1.0  # the same for pairs of `also`
     # the batch
     batch_size: int = 8
     flip: bool = True  # half of the pairs mirrored, views swapped
     colours: bool = True  # the paper's change of colours, in half of the pairs, the same in both views
-    tones: bool = False  # half of the colour pictures turned grey as another grey camera would see them
-    zoom: float = 1.0  # below 1: seven of ten pairs are a crop, down to this share of height and width, enlarged
-    graft: float = 0.0  # probability of a batch whose lower part comes from another pair, in both views alike
+    tones: bool = False  # half of the colour pictures turned to grey with other weights of the channels
+    zoom: float = 1.0  # below 1: seven of ten pairs are enlarged crops, down to this share of height and width
+    graft: float = 0.0  # probability of a batch whose lower parts come from other pairs, the same in both views
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
-    small_until: float = 0.0  # for this share of the time the pictures have 3/4 of the size
+    small_until: float = 0.0  # the pictures have 3/4 of the size for this first share of the time
     # the warp
-    zero_padding: bool = False  # beyond the border lies black, not the border's pixel
+    zero_padding: bool = False  # black beyond the border, not the repeated edge
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border
     # the loss
     appearance_weight: float = 1.0
@@ -59,22 +59,22 @@ class Recipe:
     smoothness_weight: float = 0.1
     consistency_weight: float = 1.0
     edge: float = 1.0  # smoothness ends at edges of the picture: exp(-edge·|∂I|)
-    mean_normalised: bool = False  # smoothness of d / mean(d), which does not grow with nearness
-    maps: tuple[int, ...] = (0, 1, 2, 3)  # which of the four scales these terms judge
-    full_scale: bool = False  # every map enlarged and judged at full size (Monodepth2), not at its own
-    grey_loss: bool = False  # compare brightness alone: a third of the numbers
-    hints: tuple[float, float] = (0.0, 0.0)  # weight of semi-global matching's hints, at the start and at the end
-    hint_maps: tuple[float, ...] = (1.0, 0.5, 0.3, 0.3)  # of it, the weight of each map
-    hint_guess: float = 0.3  # the weight of a guess (for what one view hides) beside a match
+    mean_normalised: bool = False  # smoothness of d / mean(d), which is not larger for near scenes
+    maps: tuple[int, ...] = (0, 1, 2, 3)  # the scales of these terms
+    full_scale: bool = False  # every map is enlarged to full size for the loss (Monodepth2)
+    grey_loss: bool = False  # compare only brightness: a third of the numbers
+    hints: tuple[float, float] = (0.0, 0.0)  # weight of the hints of semi-global matching, at the start and at the end
+    hint_maps: tuple[float, ...] = (1.0, 0.5, 0.3, 0.3)  # times the weight of each map
+    hint_guess: float = 0.3  # the weight of a guess (where one view is hidden); a match has 1
     hint_steps: float = 0.5  # the weight of the hints' steps on the two finest maps, against blurred outlines
-    # the optimiser: AdamW, which without weight decay is Adam
+    # the optimiser: AdamW, which equals Adam without weight decay
     learning_rate: float = 5e-4
-    encoder_rate: float = 1.0  # the encoder's learning rate, as a share of it
+    encoder_rate: float = 1.0  # the encoder's learning rate, as a share of learning_rate
     schedule: str = "halve_twice"  # at 3/5 and 4/5 of the time, as in the paper; or cosine, down to 1/200
     warm_up: int = 0  # steps in which the learning rate grows from 0
     weight_decay: float = 0.0  # of kernels, not of biases and batch normalisation
     clip: float = 0.0  # largest norm of the gradient; 0: any
-    ema: float = 0.0  # the answer is the running average of the weights with this decay; 0: the last weights
+    ema: float = 0.0  # the result is the running average of the weights with this decay; 0: the last weights
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -89,12 +89,12 @@ class Recipe:
             raise ValueError("hints takes two weights, at the start and at the end, and hint_maps one for each map")
 
     def switches(self) -> dict:
-        """All of them, as a JSON file gives them back."""
+        """All switches, in the types of JSON (lists, no tuples)."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @property
     def stored_size(self) -> tuple[int, int]:
-        """The size at which pictures are kept: half as large again when parts of them are enlarged."""
+        """The size at which pictures are stored: 1.5 times as large when crops are enlarged."""
         height, width = self.size
         return self.size if self.zoom == 1 else (height * 3 // 2, width * 3 // 2)
 
@@ -107,7 +107,7 @@ class Recipe:
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
-    """`recipe` with some switches set otherwise. Raises ValueError naming the row and what is wrong in it."""
+    """`recipe` with some switches changed. Raises ValueError naming the row and its fault."""
     known = asdict(Recipe())
     values: dict[str, Any] = {}
     for name, value in changes.items():
@@ -128,7 +128,7 @@ def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
 
 
 def difference(recipe: Recipe, other: Recipe) -> str:
-    """The switches in which `recipe` is not `other`, as in "zoom 0.65, flip off"."""
+    """The switches in which `recipe` differs from `other`, such as "zoom 0.65, flip off"."""
     mine, theirs = asdict(recipe), asdict(other)
     words = {True: "on", False: "off"}
     said = {name: words[value] if isinstance(value, bool) else value for name, value in mine.items()}
@@ -152,7 +152,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows that are compared on one page: its title and text, and what every run of a row gets."""
+    """Rows that are compared on one page, with its title and text, and the minutes and seeds of the runs."""
 
     name: str
     title: str
@@ -171,7 +171,7 @@ class Sweep:
 
 
 def read_sweeps(path: Path) -> dict[str, Sweep]:
-    """The sweeps of a recipe file. Raises ValueError naming the row and what is wrong in it.
+    """The sweeps of a recipe file. Raises ValueError naming the row and its fault.
 
     `[base]` holds switches of all rows, `[NAME]` a sweep with `title` and `page`, `[NAME.rows.ROW]` a row: the switches
     in which it differs from the base or, with `like`, from a row above, and its own `minutes` if it has them.
@@ -205,7 +205,7 @@ def read_sweeps(path: Path) -> dict[str, Sweep]:
 
 
 def find_row(sweeps: dict[str, Sweep], name: str) -> Row:
-    """The row of that name, whichever sweep it is in. Raises ValueError naming those there are."""
+    """The row of that name in any sweep. Raises ValueError naming the known rows."""
     rows = {row.name: row for sweep in reversed(sweeps.values()) for row in sweep.rows.values()}
     if name not in rows:
         raise ValueError(f"no row is named {name}; there are {', '.join(sorted(rows))}")
@@ -216,7 +216,7 @@ def find_row(sweeps: dict[str, Sweep], name: str) -> Row:
 
 
 def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
-    """The network as training begins with it. Raises FileNotFoundError or ValueError for weights that do not fit."""
+    """The network before its training. Raises FileNotFoundError or ValueError for weights that are missing or wrong."""
     torch.manual_seed(seed)
     stored = load_model(recipe.init) if recipe.init else None
     model = get_model(
@@ -233,13 +233,13 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
     for head in heads(model) if recipe.head_batch_norm else []:
         norm = nn.BatchNorm2d(2)
-        norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # the level is now its own to give
+        norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # it starts with the same level
         head.conv = nn.Sequential(head.conv, norm)  # type: ignore[assignment]
     return model
 
 
 def frozen_parts(recipe: Recipe, model: Monodepth) -> list[nn.Module]:
-    """The stem and the first blocks of an EfficientNet, which see what every photograph is made of."""
+    """The stem and the first blocks of an EfficientNet, whose features suit all photographs."""
     if not recipe.frozen:
         return []
     net: Any = model.encoder.net
@@ -247,7 +247,7 @@ def frozen_parts(recipe: Recipe, model: Monodepth) -> list[nn.Module]:
 
 
 def without_head_batch_norm(model: Monodepth) -> Monodepth:
-    """The same answers in eval mode from the library's network: the normalisation goes into the convolution."""
+    """A copy for eval mode with the same answers; the normalisation is folded into the convolution."""
     model = copy.deepcopy(model).eval()
     for head in heads(model):
         if isinstance(head.conv, nn.Sequential):

@@ -1,4 +1,4 @@
-"""The page of a sweep: a table of all rows, and a figure of what it is about."""
+"""The page of a sweep: a table of all rows, and a figure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from monodepth_lib.plots import figure_image
 from .recipe import Row, Sweep
 from .train import JUDGED_SIZE, read_result
 
-NEAR = 1.3  # rows whose loss and error are below so many times those of the best row are drawn enlarged
+NEAR = 1.3  # rows whose loss and error are below this many times the best row's are in the enlarged chart
 KEYS = ("abs_rel", "rmse", "a1", "d1_all")
-FINISHED = "stereo_2015"  # the folder in a run where `monodepth evaluate --output` left its report
+FINISHED = "stereo_2015"  # the folder of a run with the report of `monodepth evaluate --output`
 
 EXPLANATION = f"""\
 - Time: the processor's, of all threads together, divided by their number, while batches are made and steps done.
@@ -38,7 +38,7 @@ EXPLANATION = f"""\
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the sweep, the results of its seeds, and their reports on stereo 2015, if they have been measured."""
+    """A row of the sweep, the results of its seeds, and their reports on stereo 2015, if they were measured."""
 
     row: Row
     results: list[dict]
@@ -69,7 +69,7 @@ def cell(values: np.ndarray) -> str:
 
 
 def read_lines(rows: Sequence[Row], output: Path) -> list[Line]:
-    """The rows with finished runs in `output`, best Abs Rel first. Raises ValueError when a row has changed since."""
+    """The rows with finished runs in `output`, best Abs Rel first. Raises ValueError for a row that has changed."""
     lines = []
     for row in rows:
         expected, paths = row.recipe.switches(), sorted((output / row.name).glob("seed*/result.json"))
@@ -82,7 +82,7 @@ def read_lines(rows: Sequence[Row], output: Path) -> list[Line]:
 
 
 def moves(line: Line, lines: Sequence[Line]) -> str:
-    """Whether a row's Abs Rel differs from that of the row it is like by more than the seeds' range of either."""
+    """Whether Abs Rel differs from that of the row it is like by more than the larger range over the seeds."""
     other = next((candidate for candidate in lines if candidate.row.name == line.row.like), None)
     if other is None:
         return ""
@@ -125,7 +125,7 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
 
 
 def disagreement(lines: Sequence[Line]) -> str:
-    """How often, and in which rows most, the loss says something else than the depth."""
+    """How often the loss and Abs Rel rank two rows differently, and the rows with the largest difference."""
     loss, depth = ranks(lines, "val_loss"), ranks(lines, "pp", "abs_rel")
     pairs = list(combinations(loss, 2))
     crossed = sum((loss[a] - loss[b]) * (depth[a] - depth[b]) < 0 for a, b in pairs)
@@ -140,9 +140,9 @@ def disagreement(lines: Sequence[Line]) -> str:
 
 
 def scatter(lines: Sequence[Line]) -> Figure:
-    """Loss against Abs Rel, a point a row with its seeds' range: all rows, and enlarged those near the best.
+    """Loss against Abs Rel, one point per row with the range of its seeds: all rows, and enlarged those near the best.
 
-    There the names stand in a column, lowest the best; the others' stand beside their points.
+    In the enlarged chart the names stand in a column, the best one lowest; in the other one beside their points.
     """
     best = lines[0].values("val_loss").mean(), lines[0].error
     figure, (whole, part) = plt.subplots(
@@ -169,7 +169,7 @@ def scatter(lines: Sequence[Line]) -> Figure:
 
 
 def over_minutes(lines: Sequence[Line]) -> Figure:
-    """Abs Rel and D1-all on the way, a curve a run."""
+    """Abs Rel and D1-all over the minutes of training, one curve per run."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
         axis.set(xlabel="minutes", title=METRICS[key])
@@ -184,9 +184,9 @@ def over_minutes(lines: Sequence[Line]) -> Figure:
 
 
 def over_pairs(lines: Sequence[Line]) -> Figure:
-    """Abs Rel and D1-all over the number of pairs, a curve for rows whose names differ in the last part alone.
+    """Abs Rel and D1-all over the number of pairs, one curve for rows whose names differ only in the last part.
 
-    A row that learnt from no pair is a level.
+    A row trained on no pair is a horizontal line.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
@@ -211,7 +211,7 @@ def over_pairs(lines: Sequence[Line]) -> Figure:
 
 
 def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
-    """Writes the page and, beside it, its picture; returns a sentence. Raises ValueError where no run is finished."""
+    """Writes the page and, beside it, its picture; returns a sentence. Raises ValueError when no run is finished."""
     rows = [*sweep.rows.values()]
     lines = read_lines(rows, output)
     if not lines:
@@ -219,7 +219,7 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
     results = [result for line in lines for result in line.results]
 
     def all_of(*keys: str) -> str:
-        """What the runs say under these keys, each different thing once."""
+        """The values of all runs under these keys, each one once."""
         found: list = results
         for key in keys:
             found = [result[key] for result in found]

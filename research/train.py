@@ -1,4 +1,4 @@
-"""One run: a recipe trained until its time is over, killed and gone on with as often as it takes, then measured."""
+"""One run: trains a recipe until its time is over, across any number of interruptions, and then measures it."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from .benchmarks.measure import machine
 from .loss import RecipeLoss
 from .recipe import Recipe, Row, frozen_parts, make_model, without_head_batch_norm
 
-JUDGED_SIZE = (128, 416)  # every run's loss is computed at this size, or it could not be compared
+JUDGED_SIZE = (128, 416)  # the loss of every run is computed at this size, so runs can be compared
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run learns and where; nothing of this but the time tells it from others."""
+    """How long and where a run trains; only the time identifies the run."""
 
     minutes: float = 10
-    steps: int | None = None  # end after so many instead
-    every: int = 0  # measure and log after so many steps; 0: at the end alone
+    steps: int | None = None  # end after this many steps instead
+    every: int = 0  # measure and log after every so many steps; 0: only at the end
     save_minutes: float = 0.5
     device: str = "cpu"
     precision: str = "float32"
 
 
 class Course:
-    """Where a run stands: its steps, its seconds, and the learning rate that follows.
+    """The progress of a run: its steps, its seconds, and the learning rate that follows from them.
 
-    On a CPU the seconds are the processor's, of all threads together, divided by their number: another program on the
-    machine takes nothing from a run. They count only while a batch is made and a step done, not while it is measured.
+    On a CPU, seconds are the processor time of all threads divided by their number, so another program on the machine
+    does not shorten a run. They count only while a batch is made and a step is done, not during measurements.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget):
@@ -56,13 +56,13 @@ class Course:
 
     @property
     def share(self) -> float:
-        """How much of the run is done; at 1 it is over."""
+        """The finished part of the run; at 1 it is over."""
         if self.budget.steps is not None:
             return self.steps / self.budget.steps
         return self.seconds / (60 * self.budget.minutes) if self.budget.minutes else 1.0
 
     def factor(self) -> float:
-        """Of the learning rate, for the next step."""
+        """The factor of the learning rate for the next step."""
         growth = min(1.0, (self.steps + 1) / self.recipe.warm_up) if self.recipe.warm_up else 1.0
         if self.recipe.schedule == "cosine":
             return growth * (0.005 + 0.995 * (1 + math.cos(math.pi * self.share)) / 2)
@@ -80,7 +80,7 @@ class Course:
 
 
 def make_average(recipe: Recipe, model: nn.Module) -> AveragedModel:
-    """The running average of the weights. It begins short: it does not remember the fresh network."""
+    """The running average of the weights. At first its memory is short, so it forgets the fresh network."""
 
     def average(averaged: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
         keep = min(recipe.ema, (int(steps) + 1) / (int(steps) + 10))
@@ -90,7 +90,7 @@ def make_average(recipe: Recipe, model: nn.Module) -> AveragedModel:
 
 
 def make_optimizer(recipe: Recipe, model: Monodepth) -> torch.optim.Optimizer:
-    """AdamW; weight decay of kernels alone, and for the encoder its own share of the learning rate."""
+    """AdamW; weight decay only for kernels; the encoder has its own share of the learning rate."""
     groups = []
     for part, share in ((model.encoder, recipe.encoder_rate), (model.decoder, 1.0)):
         for kernels, decay in ((True, recipe.weight_decay), (False, 0.0)):
@@ -100,7 +100,7 @@ def make_optimizer(recipe: Recipe, model: Monodepth) -> torch.optim.Optimizer:
 
 
 def described(recipe: Recipe, pictures: Pictures, budget: Budget) -> dict:
-    """What tells a run from others, but for its name and seed."""
+    """All that identifies a run, except its name and seed."""
     time_given = {"steps": budget.steps, "minutes": budget.minutes if budget.steps is None else None}
     return {**time_given, "cameras": pictures.cameras, **pictures.named(), **recipe.switches()}
 
@@ -110,9 +110,9 @@ def train(
 ) -> dict:
     """Trains a row's recipe until its budget is spent and returns what `result.json` in `output` then holds.
 
-    A finished run is not done again. A killed one goes on from `last.pt`: all that is drawn follows from seed and step,
-    so with a budget of steps it ends with the weights of a run that was never interrupted. `weights.safetensors` are
-    the last ones (the running average where the recipe has one): none is chosen by a measurement.
+    A finished run is not repeated. A killed one goes on from `last.pt`: random choices follow from seed and step, so
+    with a budget of steps it ends with the weights of an uninterrupted run. `weights.safetensors` are the last weights
+    (the running average if the recipe has one); no measurement chooses them.
     Raises ValueError where `output` holds another run, FloatingPointError for a loss that is not finite.
     """
     recipe, name = row.recipe, f"{row.name}, seed {seed}"
@@ -204,7 +204,7 @@ def train(
 
 
 def read_checkpoint(path: Path, run: dict) -> dict | None:
-    """The state in a file; None when there is none. Raises ValueError where it is another run's or cannot be read."""
+    """The state in a file; None when there is none. Raises ValueError for another run's or an unreadable file."""
     if not path.is_file():
         return None
     try:
@@ -228,7 +228,7 @@ def images(stored: np.ndarray, start: int, view: int, count: int = 8) -> Tensor:
 def standard_loss(model: nn.Module, own: np.ndarray, judged: np.ndarray) -> float:
     """The mean of the library's `MonodepthLoss` over pairs, whatever loss and size the network was trained with.
 
-    `own` are the pictures at the network's size, `judged` the same at the size of the loss, to which maps are resized.
+    `own` are the pictures at the network's size, `judged` the same ones at the size of the loss; maps get that size.
     """
     loss, mean = MonodepthLoss(), AverageMeter()
     for start in range(0, len(own), 8):
@@ -244,7 +244,7 @@ def measure(model: Monodepth, recipe: Recipe, pictures: Pictures, share: float =
     """`val_loss`; the mean metrics over the test images with truth, `plain` and with post-processing (`pp`), and these
     images' standard deviation (`spread`) and number (`images`). A side without pairs is left out.
 
-    Measured at the size that it learns from when `share` of its training is over: at another one it looks worse.
+    It is measured at its size of training after this `share` of the training: another size gives worse figures.
     """
     found: dict = {}
     size = recipe.size_at(share)
@@ -268,7 +268,7 @@ def measure(model: Monodepth, recipe: Recipe, pictures: Pictures, share: float =
 
 
 def said(found: dict) -> str:
-    """Measured figures in half a line."""
+    """The measured figures as a short text."""
     parts = [f"loss {found['val_loss']:.4f}"] if "val_loss" in found else []
     if pp := found.get("pp"):
         parts.append(f"Abs Rel {pp['abs_rel']:.4f} RMSE {pp['rmse']:.2f} a1 {pp['a1']:.3f} D1-all {pp['d1_all']:.3f}")
@@ -276,9 +276,9 @@ def said(found: dict) -> str:
 
 
 def read_result(path: Path, expected: dict) -> dict | None:
-    """The result in a file; None when there is none. Raises ValueError where it does not say what is expected.
+    """The result in a file; None when there is none. Raises ValueError when it is of another run.
 
-    A switch that the run did not have yet stands where it changes nothing.
+    A switch that is newer than the result counts as its default.
     """
     if not path.is_file():
         return None

@@ -184,7 +184,7 @@ WRONG["3.2"] = [
 WRONG["3.3"] = [
     (_smoothness_x(lambda edge: edge.abs()), "three channels"),
     (_smoothness_x(lambda edge: edge.abs().sum(1, keepdim=True)), "average over the channels"),
-    (_smoothness_x(sign=1), "cheaper, not more costly"),
+    (_smoothness_x(sign=1), "make a step cheaper: which sign"),
 ]
 WRONG["3.4"] = [
     (lambda d_l, d_r, limit: (d_l - d_r).abs() > limit, "partner of pixel x"),

@@ -429,7 +429,7 @@ def test_formats_that_are_not_read_are_named(run, tmp_path, capsys):
     for name in ("b.heic", "c.HEIC", "d.avif"):
         (tmp_path / name).write_bytes(b"?")
     assert run(tmp_path) == 1
-    assert f"{tmp_path}: left out, for this format is not read: 2 .heic, 1 .avif; save" in capsys.readouterr().err
+    assert f"{tmp_path}: left out, because this format is not read: 2 .heic, 1 .avif; save" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("letter", ["x", "日"])

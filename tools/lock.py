@@ -1,7 +1,7 @@
 """Writes requirements.txt: a fresh installation of pyproject.toml, frozen.
 
-What torch itself brings for one kind of machine (CUDA, triton) is left out, so that the same list installs everywhere.
-So is the project itself: pip would look for it where it is started, so the list would install from one folder alone.
+Packages that torch needs on one kind of machine (CUDA, triton) are left out, so the same list installs everywhere. The
+project itself is left out, too: its path would make the list work in only one folder.
 """
 
 from __future__ import annotations

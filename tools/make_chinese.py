@@ -1,15 +1,15 @@
-"""The Chinese notebooks: code and outputs from the English ones, prose in Chinese, and a list of what is stale.
+"""Makes the Chinese notebooks: code and outputs of the English ones with Chinese prose; lists stale cells.
 
     python tools/make_chinese.py                      every notebooks/zh/*.ipynb from notebooks/*.ipynb, prose kept
-    python tools/make_chinese.py check                exit status 1 and a line a cell, if one is stale or missing
-    python tools/make_chinese.py extract -o todo.md   the cells that want a translation (--all: every cell)
-    python tools/make_chinese.py merge todo.md        puts the translations in
-    python tools/make_chinese.py terms                cells whose English has a term of the glossary, their Chinese not
+    python tools/make_chinese.py check                exit status 1 and a line for each cell that is stale or missing
+    python tools/make_chinese.py extract -o todo.md   the cells that need a translation (--all: every cell)
+    python tools/make_chinese.py merge todo.md        inserts the translations
+    python tools/make_chinese.py terms                cells with a term of the glossary in English but not in Chinese
 
-A code cell is a copy, with its outputs. A prose cell carries, in its metadata, the hash of the English cell that it was
-made from. The hash is computed anew from the English notebook in every check: an English cell that changes makes its
-Chinese cell stale until somebody has read both and merges the new prose. README.zh-CN.md and docs/zh/*.md carry the
-hash of their English page in the first line. Whoever mends such a page writes the new line by hand: `check` says what.
+A code cell is a copy, with its outputs. The metadata of a prose cell hold the hash of the English cell that it was made
+from. Every check computes the hashes of the English notebook again: after a change of an English cell, its Chinese cell
+is stale until new prose is merged. README.zh-CN.md and docs/zh/*.md hold the hash of their English page in the first
+line. After an update of such a page, write the new first line by hand: `check` prints it.
 
 `extract` writes plain text, one block a cell; the translation goes below the line `%%% chinese`:
 
@@ -19,7 +19,7 @@ hash of their English page in the first line. Whoever mends such a page writes t
     %%% chinese
     ## 1. 为什么两台相机能看到深度
 
-A block without Chinese is left alone by `merge`.
+`merge` skips a block without Chinese.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Term(NamedTuple):
 
     english: tuple[str, ...]  # the term and its other names
     chinese: tuple[str, ...]
-    forbidden: tuple[str, ...]  # Chinese words that others use for it, and we do not
+    forbidden: tuple[str, ...]  # Chinese words for it that are used elsewhere, but not here
 
 
 def fingerprint(source: str) -> str:
-    """Sixteen hexadecimal digits that change when the text does; blanks at its ends and ends of lines do not count."""
+    """A hash of the text, sixteen hexadecimal digits, without blanks at the ends of lines and of the text."""
     lines = [line.rstrip() for line in source.strip().splitlines()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
@@ -61,7 +61,7 @@ def chinese_path(english: Path) -> Path:
 
 
 def english_notebooks(names: list[str] | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
-    """The English notebooks, all or those named. Raises FileNotFoundError for a name that there is not."""
+    """The English notebooks, all or those named. Raises FileNotFoundError for an unknown name."""
     if not names:
         return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     paths = [folder / f"{Path(name).stem}.ipynb" for name in names]
@@ -85,7 +85,7 @@ def made_from(cell: NotebookNode) -> str:
 
 
 def combine(english: NotebookNode, chinese: NotebookNode | None) -> NotebookNode:
-    """The English notebook with the Chinese prose of the cells that have some; a new cell keeps its English prose."""
+    """The English notebook with the known Chinese prose; a cell without a translation keeps its English prose."""
     known = {cell.id: cell for cell in chinese.cells} if chinese else {}
     result = copy.deepcopy(english)
     for cell in result.cells:
@@ -100,7 +100,7 @@ def combine(english: NotebookNode, chinese: NotebookNode | None) -> NotebookNode
 
 
 def sync(english: Path) -> list[str]:
-    """Writes the Chinese notebook of an English one; returns the cells dropped, which have no English one."""
+    """Writes the Chinese notebook of an English one; returns the dropped cells, which have no English cell."""
     target = chinese_path(english)
     old = read(target) if target.is_file() else None
     new = combine(read(english), old)
@@ -115,7 +115,7 @@ def sync(english: Path) -> list[str]:
 
 
 def problems(english: Path) -> list[str]:
-    """What is wrong with the Chinese notebook of an English one, a sentence a cell; the hashes are computed here."""
+    """The faults of the Chinese notebook of an English one, a sentence per cell; computes the hashes."""
     target = chinese_path(english)
     if not target.is_file():
         return [f"{target.name}: there is no Chinese notebook: make chinese, then translate"]
@@ -152,13 +152,13 @@ def read_glossary(path: Path = GLOSSARY) -> list[Term]:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas, without what stands in brackets (which says where a name is used)."""
+    """Names separated by commas, without remarks in brackets."""
     without = re.sub(r"[(（][^()（）]*[)）]|[*`]", "", text)
     return tuple(name.strip() for name in re.split(r"[,，、·]", without) if name.strip())
 
 
 def prose(text: str) -> str:
-    """A cell's text without code, formulas, addresses and comments: what is written in words."""
+    """The words of a cell: its text without code, formulas, addresses and comments."""
     text = re.sub(r"```.*?```|<!--.*?-->|<[^>]+>", " ", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`]*`", " ", text, flags=re.DOTALL)
     return re.sub(r"\]\([^)]*\)", "]", text)
@@ -177,12 +177,12 @@ def forbidden_words(text: str, terms: list[Term]) -> list[str]:
 
 
 def places(word: str, text: str) -> list[tuple[int, int]]:
-    """Where a word begins and ends in a text, every time."""
+    """The start and end of every occurrence of a word in a text."""
     return [match.span() for match in re.finditer(re.escape(word), text)]
 
 
 def absent_terms(english: str, chinese: str, terms: list[Term]) -> list[str]:
-    """Terms that the English prose has and the Chinese prose lacks: hints for a reader, not mistakes by themselves."""
+    """Terms that the English prose has and the Chinese prose lacks: hints for a reader, not always mistakes."""
     english, chinese = prose(english).lower(), prose(chinese)
     return [
         f"{term.english[0]} (write {term.chinese[0]})"
@@ -213,7 +213,7 @@ def chinese_pages(folder: Path = ROOT) -> list[Path]:
 
 
 def stale_pages(folder: Path = ROOT) -> list[str]:
-    """Chinese pages whose first line does not carry the hash of the English page as it is now, a sentence each."""
+    """Chinese pages whose first line lacks the hash of the present English page, a sentence each."""
     found = []
     for page in chinese_pages(folder):
         name = page.relative_to(folder)
@@ -233,7 +233,7 @@ def stale_pages(folder: Path = ROOT) -> list[str]:
 
 
 def extract(paths: list[Path], everything: bool = False) -> str:
-    """The prose cells that are stale or not translated (or all), in order, as text to be filled in and merged."""
+    """The prose cells that are stale or not translated (or all), in order, as text for a translator and `merge`."""
     blocks = []
     for path in paths:
         target = chinese_path(path)
@@ -267,9 +267,9 @@ def parse(text: str) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def merge(text: str, folder: Path = NOTEBOOKS) -> list[str]:
-    """Puts translations into the Chinese notebooks; returns the cells that were stale when they arrived.
+    """Inserts translations into the Chinese notebooks; returns the cells whose English has changed meanwhile.
 
-    Raises ValueError naming a notebook or a cell that there is not; nothing is written then.
+    Raises FileNotFoundError or ValueError for an unknown notebook or cell, and then writes nothing.
     """
     translations = parse(text)
     names = sorted({name for name, _ in translations})
@@ -306,9 +306,9 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         commands.add_parser(name, help=what).add_argument("notebooks", nargs="*")
     commands.add_parser("terms", help="terms that the Chinese prose lacks").add_argument("notebooks", nargs="*")
-    out = commands.add_parser("extract", help="the cells that want a translation, as text")
+    out = commands.add_parser("extract", help="the cells that need a translation, as text")
     out.add_argument("notebooks", nargs="*")
-    out.add_argument("--all", action="store_true", help="every prose cell, with the Chinese that there is")
+    out.add_argument("--all", action="store_true", help="every prose cell, with its present Chinese")
     out.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
     commands.add_parser("merge", help="put translations in").add_argument("files", nargs="+", type=Path)
     options = parser.parse_args(arguments)

@@ -1,9 +1,9 @@
 """Packs the course for a class: `make class` writes build/class/students.zip and build/class/teacher.zip.
 
-The students' archive is what a student works with: notebooks, library, sample, weights, pages. It holds no solution,
-nothing of the teacher's guide, and none of what only maintainers need. The teacher's archive is the whole repository,
-with the slides when `make slides` has made them. Files come from git, so that what lies about is not packed; the same
-files make the same archive, byte for byte.
+The students' archive holds what a student works with: notebooks, library, sample, weights, pages. It holds no
+solutions, no teacher's guide and no tools of maintainers. The teacher's archive is the whole repository, with the
+slides if `make slides` has made them. Only files that git tracks are packed. The same files make the same archive,
+byte for byte.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOT_FOR_STUDENTS = (
 
 
 def tracked() -> list[str]:
-    """The repository's files, as git knows them. Raises OSError when this is no clone."""
+    """The files that git tracks. Raises OSError when this is not a clone."""
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise OSError(f"{ROOT} is no git repository ({done.stderr.strip()}): pack from a clone")
@@ -54,7 +54,7 @@ def teacher() -> dict[str, Path]:
 
 
 def pack(files: dict[str, Path], target: Path) -> None:
-    """Writes a zip whose entries have one date, so that equal files make equal archives."""
+    """Writes a zip. All entries have the same date, so equal files make equal archives."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in sorted(files.items()):

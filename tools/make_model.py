@@ -1,10 +1,10 @@
-"""Makes what lies in models/: weights, a card (as JSON and to be read) and a picture.
+"""Makes the files of models/: weights, a card (as JSON and Markdown) and a picture.
 
-    python tools/make_model.py sample                           notebook 05 with its defaults is unet_sample
+    python tools/make_model.py sample                           trains unet_sample by notebook 05 with its defaults
     python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m research train` is unet_kitti
     python tools/make_model.py measure NAME --data DRIVES       one more measurement in the card
 
-Weights are stored as float16 where that moves no metric by 1 %, else as float32.
+Weights are stored as float16 if that changes no metric by 1 % or more, else as float32.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LICENCES = {
 
 
 def measure(weights: str, folder: str, *more: str) -> dict:
-    """What `monodepth evaluate` says of weights: means, spread over images, and the references' means."""
+    """The results of `monodepth evaluate`: means, standard deviation over images, and the references' means."""
     options = ["--weights", weights, "--data", folder, *more]
     with tempfile.TemporaryDirectory() as output:
         if evaluate.main([*options, "--output", output]):
@@ -77,7 +77,7 @@ def measure(weights: str, folder: str, *more: str) -> dict:
 
 
 def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[dict]]:
-    """Writes models/NAME.safetensors: as float16 unless that moves a metric on one of `sides` (folder, options) by 1 %.
+    """Writes models/NAME.safetensors, as float16 unless that moves a metric on one of `sides` (folder, options) by 1 %.
 
     Returns how it is stored, and the measurements of what is stored.
     """
@@ -87,7 +87,7 @@ def store(name: str, trained: Path, *sides: tuple[str, ...]) -> tuple[str, list[
         checkpoints.save_model(made(), target, model.size, **model.notes)  # type: ignore[arg-type]
         found = [measure(str(target), *side) for side in sides]
         moved = max(
-            abs(after["mean"][key] - full[key]) / max(full[key], 0.01)  # a metric that is nearly 0 may stay so
+            abs(after["mean"][key] - full[key]) / max(full[key], 0.01)  # near 0 a larger share is fine
             for after, full in zip(found, before, strict=True)
             for key in depth.METRICS
         )
@@ -141,7 +141,7 @@ def readable(card: dict) -> str:
 
 
 def about(name: str, stored_as: str) -> dict:
-    """What a card says of the network itself."""
+    """The part of a card about the network itself."""
     model = shipped(name)
     return {
         "name": name,
@@ -158,7 +158,7 @@ def about(name: str, stored_as: str) -> dict:
 
 
 def disparities_of(name: str, pairs: list[kitti.Pair]) -> list[torch.Tensor]:
-    """What the shipped model says of the pairs' left views, post-processed."""
+    """The post-processed disparities of the shipped model for the pairs' left views."""
     model = shipped(name)
     loader = DataLoader(data.StereoPairs(pairs, image_transforms("test", model.size), left_only=True), MAPS)  # type: ignore[arg-type]
     return [one for _, _, processed in testing.predict_loader(model, loader) for one in processed]
@@ -177,7 +177,7 @@ def draw_gif(name: str) -> None:
 
 
 def draw_maps(name: str, folder: str, cameras: str) -> None:
-    """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png: only what the network says."""
+    """Disparity maps of real frames, evenly chosen, two a row, as models/NAME.png; no photograph is in it."""
     pairs = [pair for drive in kitti.find_drives(folder).values() for pair in kitti.find_pairs(drive, cameras)]  # type: ignore[arg-type]
     chosen = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MAPS).round().astype(int)]
     maps = disparities_of(name, chosen)
@@ -256,7 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     more = commands.add_parser("measure")
     more.add_argument("name", choices=sorted(path.stem for path in MODELS.glob("*.json")))
     more.add_argument("--data", required=True)
-    options, passed = parser.parse_known_args(arguments)  # what `measure` does not know goes on to testing
+    options, passed = parser.parse_known_args(arguments)  # unknown options of `measure` go to `monodepth evaluate`
     if passed and options.command != "measure":
         parser.error(f"unknown: {' '.join(passed)}")
     if options.command == "sample":

@@ -3,7 +3,7 @@
     python tools/make_offline.py                        wheels for machines like this one
     python tools/make_offline.py --output /media/stick --teacher
     python tools/make_offline.py --output win -- --platform win_amd64 --python-version 3.11 --only-binary=:all:
-    python tools/make_offline.py --try build/offline    installs it into a folder that is deleted, with no index of pip
+    python tools/make_offline.py --try build/offline    test: installs it into a temporary folder, without an index
 
 The folder holds `wheels` (what requirements.txt lists, and what builds our own package), `course` (the files of the
 students' archive, sample and weights included; --teacher: of the teacher's), `install.sh`, `install.bat` and a README.
@@ -72,7 +72,7 @@ def requirements(path: Path) -> list[str]:
 
 
 def make(output: Path, listed: list[str], teacher: bool = False, pip: list[str] | None = None) -> None:
-    """Writes the folder. Raises subprocess.CalledProcessError when pip cannot fetch a wheel; pip says which."""
+    """Writes the folder. Raises subprocess.CalledProcessError when pip cannot fetch a wheel; pip names it."""
     output.mkdir(parents=True, exist_ok=True)
     for name in ("wheels", "course"):
         shutil.rmtree(output / name, ignore_errors=True)
@@ -92,7 +92,7 @@ def make(output: Path, listed: list[str], teacher: bool = False, pip: list[str] 
 
 
 def try_it(folder: Path, statement: str = "import monodepth_lib") -> None:
-    """Installs a copy of the folder in an environment without addresses of servers, and runs a statement there.
+    """Installs a copy of the folder without access to servers, and runs a statement there.
 
     Raises subprocess.CalledProcessError when either fails.
     """
@@ -100,7 +100,7 @@ def try_it(folder: Path, statement: str = "import monodepth_lib") -> None:
         "PATH": os.environ.get("PATH", ""),
         "PYTHON": sys.executable,
         "PIP_NO_INDEX": "1",
-        "http_proxy": "http://127.0.0.1:9",  # whoever asks a server fails at once
+        "http_proxy": "http://127.0.0.1:9",  # a request to a server fails at once
         "https_proxy": "http://127.0.0.1:9",
     }
     with tempfile.TemporaryDirectory(prefix="monodepth-offline-") as scratch:
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "build/offline", help="where to (default: %(default)s)")
     parser.add_argument("--requirements", type=Path, default=ROOT / "requirements.txt", help="another list")
     parser.add_argument("--teacher", action="store_true", help="with solutions, tests and tools")
-    parser.add_argument("--try", dest="tried", type=Path, metavar="FOLDER", help="try a folder that there is")
+    parser.add_argument("--try", dest="tried", type=Path, metavar="FOLDER", help="test an existing folder")
     options = parser.parse_args(mine)
     try:
         if options.tried:

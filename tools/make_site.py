@@ -1,12 +1,12 @@
 """The site: every notebook, README and page of docs as static pages, in each language there is: `make site`.
 
-    python tools/make_site.py              build/site, then a look for dead links and foreign addresses
+    python tools/make_site.py              builds build/site, then checks for dead links and foreign addresses
     python -m http.server -d build/site    to look at it (index.html opens from a folder, too)
 
-The pages are laid out below build/site-pages as they lie in the repository, so that their links hold; Sphinx with
-myst-nb makes HTML of the stored outputs, nothing is executed. Nothing is fetched, neither now nor by a reader's
-browser: MathJax comes from the package django-static-mathjax. A widget cannot move without Python: a sentence stands
-in its place, and the static sheet of its positions follows it in the notebook. Solutions are left out.
+The pages are copied to build/site-pages in the folders of the repository, so their links work. Sphinx with myst-nb
+turns the stored outputs into HTML and executes nothing. Nothing is fetched, neither now nor by a reader's browser:
+MathJax comes from the package django-static-mathjax. A widget needs Python, so a sentence replaces it; the static sheet
+of its positions follows in the notebook. Solutions are left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = (("en", "English"), ("zh-CN", "中文"))
-# pages of a language: what they lie under in the repository, by group of the table of contents; * is sorted
+# language -> group of the table of contents -> patterns of its pages; matches of * are sorted
 PAGES = {
     "en": {
         "Notebooks": ["notebooks/*.ipynb"],
@@ -139,12 +139,12 @@ class Layout:
         nbformat.write(notebook, target)
 
     def mend_links(self, text: str, page: Page) -> str:
-        """Every relative link as the site wants it; the files it leads to are copied."""
+        """Rewrites every relative link for the site and copies the linked files."""
 
         def mend(match: re.Match) -> str:
             return match["head"] + self.mend(match["target"], page) + match["tail"]
 
-        pieces = CODE.split(text)  # code is left alone: every second piece
+        pieces = CODE.split(text)  # every second piece is code, which is not changed
         return "".join(piece if n % 2 else LINK.sub(mend, piece) for n, piece in enumerate(pieces))
 
     def mend(self, target: str, page: Page) -> str:
@@ -213,7 +213,7 @@ def build(output: Path, work: Path) -> list[str]:
 
 
 def finish(folder: Path) -> None:
-    """Takes away the mark of links between languages, and what a reader does not need."""
+    """Removes the mark of links between languages, and files that a reader does not need."""
     for page in folder.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         if '"site:' in text:
@@ -227,7 +227,7 @@ def finish(folder: Path) -> None:
 
 
 class Links(HTMLParser):
-    """What a page loads, where it leads, and the names within it."""
+    """The files that a page loads, its links, and the anchors in it."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -249,7 +249,7 @@ class Links(HTMLParser):
 
 
 def check(site: Path) -> list[str]:
-    """Foreign addresses that a page would load, and links that lead to no page, file or place; a sentence each."""
+    """Foreign addresses that a page would load, and links without a target; one sentence each."""
     read = {page.resolve(): Links(page.read_text(encoding="utf-8")) for page in site.rglob("*.html")}
     found = []
     for page, links in read.items():

@@ -1,11 +1,11 @@
 """One deck of slides a notebook, from its own cells: `make slides` writes build/slides, which opens without a network.
 
-A heading of level two begins a new chapter of the deck. Prose is cut into slides of few words, code that fits stands
-above what it prints, and every figure has a slide of its own, as large as the screen. Cells for parameters and set-up
-are left out, and so is long code, above all what draws figures. reveal.js comes from the package sphinx-revealjs and
-MathJax from django-static-mathjax, both copied in.
+A heading of level two begins a new chapter of the deck. Prose is split into short slides, short code stands above its
+output, and every figure has its own slide, as large as the screen. Cells for parameters and set-up are left out, and so
+is long code, especially code that draws figures. reveal.js (from the package sphinx-revealjs) and MathJax (from
+django-static-mathjax) are copied in.
 
-Keys: space goes on, shift and space goes back, Esc shows all slides, F fills the screen.
+Keys: space: next slide; shift and space: back; Esc: all slides; F: full screen.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from make_site import LANGUAGES, SLIDER, WIDGET, check, copy_mathjax
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = 90  # of prose on a slide; Chinese signs count a half
-LINES = 20  # of code, or of code and what it prints
-PLOT = 8  # code of more lines is left out when the cell draws a figure: the figure is what a class looks at
+WORDS = 90  # of prose on a slide; a Chinese character counts as half a word
+LINES = 20  # of code, or of code and its output
+PLOT = 8  # longer code is left out when the cell draws a figure, because a class looks at the figure
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
 
 PAGE = """<!doctype html>
@@ -105,12 +105,12 @@ body { background: white; }
 
 
 def weight(text: str) -> float:
-    """How long prose is, in words; two Chinese signs count as one, a formula of its own line as ten."""
+    """The length of prose in words; two Chinese characters count as one word."""
     return len(re.findall(r"[^\W\u4e00-\u9fff]+", text)) + len(re.findall(r"[\u4e00-\u9fff]", text)) / 2
 
 
 def blocks(source: str) -> list[str]:
-    """Paragraphs, lists, tables, formulas and folded answers of a prose cell, each in one piece."""
+    """The paragraphs, lists, tables, formulas and folded answers of a prose cell, each in one piece."""
     found: list[str] = []
     for part in re.split(r"\n\s*\n", source.strip()):
         whole = "\n\n".join(found[-1:])
@@ -123,7 +123,7 @@ def blocks(source: str) -> list[str]:
 
 
 def cut(source: str) -> list[str]:
-    """A prose cell in pieces for a slide each: headings begin one, and no piece is long unless a block of it is."""
+    """Splits a prose cell into slides: a heading begins one, and no slide is long unless one of its blocks is."""
     if weight(source) <= 1.4 * WORDS and len(re.findall(r"^#+ ", source, re.MULTILINE)) <= 1:
         return [source]
     pieces: list[list[str]] = [[]]
@@ -145,7 +145,7 @@ class Deck:
         self.heading = self.title = name
         self.highlight = Highlight2HTML(pygments_lexer="python3")
         self.figures = 0
-        self.waiting = ""  # few words, which what follows them may share a slide with
+        self.waiting = ""  # a short text that may share a slide with the next code or figure
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 self.add_prose(cell.source)
@@ -158,13 +158,13 @@ class Deck:
         self.chapters[-1].append(f"<section>\n{content}\n</section>")
 
     def flush(self) -> None:
-        """Gives the words that wait a slide of their own."""
+        """Puts the waiting text on its own slide."""
         words, self.waiting = self.waiting, ""
         if words:
             self.add(words)
 
     def above(self, room: bool) -> str:
-        """What stands above code or a figure: the words that wait, when there is room, else the heading."""
+        """The text above code or a figure: the waiting text if there is room, else the heading."""
         if self.waiting and room:
             words, self.waiting = self.waiting, ""
             return words
@@ -194,7 +194,7 @@ class Deck:
     def add_code(self, cell: NotebookNode) -> None:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags or cell.metadata.get("jupyter", {}).get("source_hidden"):
-            for output in cell.outputs:  # what folded code draws, such as the pipeline, is shown all the same
+            for output in cell.outputs:  # figures of folded code, such as the pipeline, are shown
                 self.add_figure(output.get("data", {}))
             return
         said = "".join(output.text for output in cell.outputs if output.output_type == "stream")

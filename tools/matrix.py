@@ -1,7 +1,7 @@
 """Runs the unit tests on another Python and with the lowest versions that pyproject.toml declares: `make matrix`.
 
-Each has an environment of its own beside .venv. Words behind the command go to pip. Notebooks and browser stay out:
-they run with what requirements.txt pins. So do the extras, which are left out with the lowest versions.
+Each has its own environment beside .venv. Further arguments go to pip. Tests of notebooks and browser are left out:
+they run with the versions of requirements.txt. The run with the lowest versions installs no extras.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("test_notebooks.py", "test_browser.py", "test_solutions.py")
-# name: the interpreters that will do, and the extras
+# name: the possible interpreters, and the extras
 CONFIGURATIONS = {"3.13": (("python3.13",), "[sgm,video,onnx]"), "lowest": (("python3.11", "python3.12"), "")}
 
 
 def lowest(requirements: list[str]) -> list[str]:
-    """The first release that each allows, with its repairs: of torch>=2.4 torch==2.4.*, of pillow>=10 pillow==10.0.*"""
+    """The lowest allowed minor release of each requirement: torch>=2.4 -> torch==2.4.*, pillow>=10 -> pillow==10.0.*"""
     found = []
     for text in requirements:
         name, _, version = re.split(r"[\s;]", text)[0].partition(">=")

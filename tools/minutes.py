@@ -3,9 +3,9 @@
     python tools/minutes.py
 
 A minute for 130 words of prose, a minute for a code cell, three minutes for an exercise. The parameters, the folded
-set-up, the figure of the pipeline and the tally count nothing. What stands before "Going further" is the core path.
-Cards round to five minutes. Nobody has stood beside a class with a watch: correct the rule when you have. Two cards say
-more than the rule: 00, where one finds a photograph and plays, and 08, which is homework.
+set-up, the pipeline figure and the tally do not count. The core path is everything before "Going further". Cards round
+to five minutes. The rule has not been checked in a class: correct it when you have times. Two cards say more than the
+rule: 00, where a student looks for a photograph and plays, and 08, which is homework.
 """
 
 from __future__ import annotations

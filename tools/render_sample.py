@@ -1,11 +1,11 @@
 """Renders the sample data: streets in the layout and geometry of KITTI raw, with their true depth.
 
     python tools/render_sample.py --out data/sample            render what is missing
-    python tools/render_sample.py --out data/sample --check    how well the right views, warped, give the left
+    python tools/render_sample.py --out data/sample --check    warp the right views and compare with the left
 
 Needs mitsuba 3, numpy and pillow (only this tool does). Light is a sum of many parallel sources, the same for
-both views: each pass renders one direction of the sky or of the sun, so soft light comes without noise.
-Frames already on disk are kept. A frame depends on nothing but the seed and the number of samples.
+both views: each pass renders one direction of the sky or of the sun, so soft light has no noise.
+Frames already on disk are kept. A frame depends only on the seed and the number of samples.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ BASE = 0.53273
 P02 = 44.85728 * SCALE  # P_rect_02[0,3]; camera 3's follows from the baseline
 FAR = 255.0
 QUALITY = 94
-RAYS = 3  # rays a pixel for each direction of light
+RAYS = 3  # rays per pixel for each direction of light
 
 
 class Drive(NamedTuple):
-    """One drive: where it goes, its kind of street, its light, frames, metres a frame and further options."""
+    """One drive: its split and number, kind of street, light, frames, metres per frame and further options."""
 
     split: str
     number: int
@@ -247,7 +247,7 @@ class Studio:
         self.fixed = {f"fixed_{m}": self.mesh(m, *g) for m, g in self.still.items()}
 
     def mesh(self, mat: str, v: Array, f: Array, uv: Array, eye: Array | None = None) -> Any:
-        """A mitsuba mesh; with an eye given, one that shines with its own colour towards it instead."""
+        """A mitsuba mesh; with an eye, a mesh that emits its own colour towards the eye."""
         props = self.mi.Properties()
         if eye is None:
             props["bsdf"] = self.bsdf[mat]
@@ -264,7 +264,7 @@ class Studio:
         return mesh
 
     def scene(self, frame: int) -> tuple[Any, Any, Array, Array]:
-        """A frame's mitsuba scene, the same in flat colours, the left camera's place, its axes as rows.
+        """A frame's mitsuba scene, the same in flat colours, the left camera's position, its axes as rows.
 
         The axes are right, down and ahead.
         """
@@ -320,7 +320,7 @@ class Studio:
         return lit, flat, pos, axes
 
     def depth(self, scene: Any, pos: Array, axes: Array) -> Array:
-        """Camera z of the left view through every pixel's centre, 0 where there is none up to FAR."""
+        """Depth of the left view at every pixel's centre, 0 where there is no surface up to FAR metres."""
         u, v = np.meshgrid((np.arange(W) - CX) / F, (np.arange(H) - CY) / F)
         d = np.stack([u, v, np.ones_like(u)], -1) @ axes
         o, z = self.mi.Point3f(*pos.tolist()), np.zeros((H, W))
@@ -331,7 +331,7 @@ class Studio:
         return np.where(z <= FAR, z, 0).astype(np.float32)
 
     def light(self, scene: Any, flat: Any, axes: Array, eye: int, samples: int) -> tuple[Array, Array]:
-        """One view in linear RGB from about `samples` rays a pixel, and each pixel's share of not-sky."""
+        """One view in linear RGB from about `samples` rays per pixel, and each pixel's share without sky."""
         sources = self.sky.sources(max(samples // RAYS, 6))
         params = self.mi.traverse(scene)
         look = self.mi.ScalarTransform4f().look_at
@@ -344,7 +344,7 @@ class Studio:
             img = np.array(self.mi.render(scene, sensor=eye, spp=RAYS, seed=i), dtype=float)
             total, cover = total + img[..., :3], cover + img[..., 3:] / len(sources)
         own = np.array(self.mi.render(flat, sensor=eye, spp=max(samples // 4, 16), seed=len(sources)), dtype=float)
-        total += own[..., :3] * self.sky.fill  # light that has bounced about
+        total += own[..., :3] * self.sky.fill  # indirect light
         u, v = np.meshgrid((np.arange(W) - CX) / F, (np.arange(H) - CY) / F)
         d = np.stack([u, v, np.ones_like(u)], -1) @ axes
         rgb = total + self.sky.radiance(d / np.linalg.norm(d, axis=-1, keepdims=True)) * (1 - cover)
@@ -357,7 +357,7 @@ class Studio:
 
     @cached_property
     def exposure(self) -> float:
-        """The drive's one exposure: its first frame, less the sky, gets the mean its light asks for."""
+        """The exposure of the drive: its first frame, without sky, gets the mean grey level of its light."""
         scene, flat, _, axes = self.scene(0)
         rgb, cover = self.light(scene, flat, axes, 0, 80)
         gains = np.geomspace(0.3, 6, 40)
@@ -398,7 +398,7 @@ def has_truth(drive: Drive, frame: int) -> bool:
 
 
 def save(img: Image.Image, path: Path, **kw: Any) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     img.save(part, **kw)
@@ -470,7 +470,7 @@ def warp_error(left: Array, right: Array, z: Array) -> float:
 
 
 def check(out: Path, drives: list[Drive]) -> None:
-    """Prints, for each drive, the warp error of its frames with truth, and what its depth covers."""
+    """Prints, for each drive, the warp error of its frames with truth, nearest depth and share without depth."""
     for drive in drives:
         errors, near, sky = [], [], []
         for i in range(drive.frames):

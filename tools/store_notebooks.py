@@ -1,6 +1,6 @@
-"""Runs every notebook with its defaults, in order, and stores it with its outputs, cleaned of what differs by machine.
+"""Runs every notebook with its defaults, in order, and stores it with outputs but without machine-dependent metadata.
 
-A notebook with a failing cell stays as it was, and so do those after it. Run it again and nbval finds the same outputs.
+A notebook with a failing cell is not changed, nor are those after it. nbval finds the same outputs in another run.
 """
 
 from __future__ import annotations

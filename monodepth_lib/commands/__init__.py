@@ -1,4 +1,4 @@
-"""The commands of the shell, one module each: `monodepth --help` lists them. Here is what their command lines share."""
+"""The commands of the shell, one module each: `monodepth --help` lists them. This file holds what they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def command_parser(name: str, words: str | None, example: str) -> argparse.ArgumentParser:
-    """The parser of `monodepth <name>`: its help is `words` as they stand, the arguments and an example."""
+    """The parser of `monodepth <name>`: its help shows `words` unchanged, the arguments and an example."""
     return argparse.ArgumentParser(
         f"monodepth {name}",
         description=words,
@@ -24,18 +24,18 @@ def command_parser(name: str, words: str | None, example: str) -> argparse.Argum
 
 
 def short_name(name: str, room: int = 200) -> str:
-    """`name`, or as much of it as fits into `room` bytes with a hash of the whole: file systems take 255."""
+    """`name`, shortened with a hash of the whole if it has more than `room` bytes: file systems allow 255."""
     content = os.fsencode(name)
     if len(content) <= room:
         return name
     return f"{content[: room - 9].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
-# --- types for argparse: each says which argument is wrong and what it may be ---
+# --- types for argparse: each error names the argument and the allowed values ---
 
 
 def number(kind: type, lowest: float = -math.inf, *, above: float = -math.inf, highest: float = math.inf) -> Callable:
-    """Reads an int or a float that is finite, at least `lowest`, more than `above` and at most `highest`."""
+    """A type for argparse: an int or a finite float, at least `lowest`, more than `above` and at most `highest`."""
 
     def read(text: str) -> float:
         value = kind(text)
@@ -47,12 +47,12 @@ def number(kind: type, lowest: float = -math.inf, *, above: float = -math.inf, h
             raise argparse.ArgumentTypeError(f"{text} must be {' and '.join(words)}")
         return value
 
-    read.__name__ = kind.__name__  # argparse names it when `text` is no number
+    read.__name__ = kind.__name__  # argparse names it when `text` is not a number
     return read
 
 
 def positive(kind: type) -> Callable:
-    """`number` of more than 0."""
+    """A `number` above 0."""
     return number(kind, above=0)
 
 
@@ -69,12 +69,12 @@ def names(text: str) -> str:
 
 
 def here(text: str) -> Path:
-    """A path of the command line: it counts from where the user stands."""
-    return Path(os.path.abspath(os.path.expanduser(text)))  # pathlib's stops at a ~ that is nobody's
+    """A path of the command line, counted from the working folder."""
+    return Path(os.path.abspath(os.path.expanduser(text)))  # pathlib would raise for an unknown ~user
 
 
 def weights(text: str) -> str:
-    """A .safetensors file, which counts from where the user stands, or the name of one in models/."""
+    """A .safetensors file, counted from the working folder, or the name of one in models/."""
     return str(here(text)) if text.endswith(".safetensors") else text
 
 
@@ -82,13 +82,13 @@ def weights(text: str) -> str:
 
 
 def settle() -> None:
-    """Makes the process fit for every machine: no print may end a run, and there is a home folder.
+    """Prepares the process for every machine: a print cannot end a run, and there is a home folder.
 
-    What the system's encoding cannot spell is shown as `\\u65e5`. A user without a name, as containers have them, gets
-    a home folder for this run; Jupyter, matplotlib and torch ask for one.
+    A character that the system's encoding lacks is shown as `\\u65e5`. A user without a name (in a container) gets a
+    temporary home folder, because Jupyter, matplotlib and torch need one.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # a notebook's or a test's own stream
+        with contextlib.suppress(AttributeError, ValueError):  # the stream of a notebook or a test
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         Path.home()
@@ -98,6 +98,6 @@ def settle() -> None:
 
 
 def start(main: Callable[[], int]) -> None:
-    """Ends the process with what `main()` returns: the last line of each command."""
+    """Runs `main()` and exits with the status that it returns."""
     settle()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""`monodepth`: each command stands in the module of its name, which is imported when it is asked for."""
+"""`monodepth`: each command is in the module of its name, which is imported when the command is used."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from importlib import import_module
 from . import command_parser, settle
 
 COMMANDS = {
-    "run": "notebooks, without opening them",
-    "sweep": "many runs of notebooks from one file, compared on one page",
+    "run": "run notebooks without opening them",
+    "sweep": "run notebooks many times, as a file says, and compare on one page",
     "train": "the training of notebook 05, on one GPU or many",
-    "evaluate": "weights or predictions against a ground truth",
+    "evaluate": "measure weights against ground truth",
     "predict": "disparity and depth of your own pictures and videos",
-    "download": "drives of KITTI, ready to train on",
-    "rectify": "are the pairs of a data folder rectified?",
-    "export": "weights as an ONNX file",
-    "grade": "a class's notebooks: every exercise's verdict, in one CSV",
-    "check": "what this machine has of what the course needs",
+    "download": "fetch drives of KITTI, ready to train on",
+    "rectify": "check whether the pairs of a data folder are rectified",
+    "export": "write weights as an ONNX file",
+    "grade": "mark the exercises in a class's notebooks, in one CSV",
+    "check": "check whether this machine has what the course needs",
 }
 
 

@@ -1,7 +1,7 @@
-"""What this machine has of what the course needs: `make check`, or `monodepth check`.
+"""Checks whether this machine has what the course needs: `make check`, or `monodepth check`.
 
-Only Python's own library is imported at the top, so that it runs where an installation is missing or broken. Each
-finding is a line: ok, MISSING (the course needs it; the exit status is then 1) or note, and behind -> what to do.
+Only Python's own library is imported at the top, so it also runs when the installation is missing or broken. Each
+finding is one line: ok, MISSING (the course needs it; the exit status is 1) or note; the remedy follows after ->.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PYTHON = (3, 11)
 INSTALL = "make setup, or: pip install -r requirements.txt -e ."
 RESTORE = "git checkout -- data/sample models, or clone the repository again"
 SAMPLE_PAIRS = {"train": 168, "vals": 16, "test": 60}
-# how a whole file begins and ends; one that was cut off lacks the end, a git-lfs pointer both
+# the first and last bytes of a complete file; an incomplete one lacks the end, a git-lfs pointer both
 ENDS = {".jpg": (b"\xff\xd8", b"\xff\xd9"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
 
 
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 
 def python() -> Finding:
-    """The interpreter that runs this, and whether it is new enough."""
+    """The Python that runs this, and whether it is new enough."""
     needed = ".".join(map(str, PYTHON))
     what = f"Python {platform.python_version()}, {sys.executable} (needs {needed} or newer)"
     if sys.version_info[:2] >= PYTHON:
@@ -75,7 +75,7 @@ def requirement(text: str) -> Finding:
 
 
 def project() -> dict:
-    """The table [project] of pyproject.toml, or what an installation without the repository knows of it."""
+    """The table [project] of pyproject.toml; without the repository, only the dependencies of the installation."""
     import tomllib  # new in Python 3.11, which is checked before
 
     if not IN_REPOSITORY:
@@ -85,20 +85,20 @@ def project() -> dict:
 
 
 def packages() -> list[Finding]:
-    """Every dependency; and torch and torchvision once more, since their builds must fit each other to be imported."""
+    """Every dependency; then an import of torch and torchvision, because their builds must fit each other."""
     found = [requirement(text) for text in project()["dependencies"]]
     if all(finding.state == "ok" for finding in found):
         try:
             import_module("torch")
             import_module("torchvision")
-        except Exception as error:  # whatever a broken build raises
+        except Exception as error:  # a broken build may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             found.append(Finding("MISSING", f"torch and torchvision do not load: {reason}", f"anew: {INSTALL}"))
     return found
 
 
 def extras() -> list[Finding]:
-    """The optional groups of pyproject.toml: complete, or what they lack and the command that installs them."""
+    """The optional groups of pyproject.toml: complete, or the missing packages and the command that installs them."""
     found = []
     for extra, texts in project().get("optional-dependencies", {}).items():
         parts = [requirement(text) for text in texts if not text.startswith("monodepth-lib")]
@@ -115,7 +115,7 @@ def extras() -> list[Finding]:
 
 
 def device() -> Finding:
-    """What trains: the GPU that torch sees, with its memory, or the CPU."""
+    """The device of training: the GPU that torch sees, with its memory, or the CPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = f"CPU with {cores} core{'s' * (cores != 1)}"
     try:
@@ -132,7 +132,7 @@ def device() -> Finding:
 
 
 def memory(needed_gb: float = 2.0) -> Finding:
-    """Main memory; psutil comes along with JupyterLab."""
+    """Main memory, by psutil, which JupyterLab installs."""
     try:
         state = import_module("psutil").virtual_memory()
     except ImportError:
@@ -144,7 +144,7 @@ def memory(needed_gb: float = 2.0) -> Finding:
 
 
 def disk(needed_gb: float = 1.0) -> Finding:
-    """Room where the project lies."""
+    """Free disk space in the project's folder."""
     free = shutil.disk_usage(ROOT).free / 1e9
     what = f"disk: {free:.1f} GB free"
     if free >= needed_gb:
@@ -153,7 +153,7 @@ def disk(needed_gb: float = 1.0) -> Finding:
 
 
 def output_folder() -> Finding:
-    """A file written below output/, where all runs write, and deleted again."""
+    """Tries to write a temporary file below output/, where all runs write."""
     folder = ROOT / "output"
     try:
         folder.mkdir(exist_ok=True)
@@ -169,7 +169,7 @@ def output_folder() -> Finding:
 
 
 def broken(path: Path) -> str:
-    """Why a picture or a weights file is not whole, "" where it is."""
+    """Why a picture or a weights file is not complete; "" when it is."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -190,7 +190,7 @@ def broken(path: Path) -> str:
 
 
 def sample() -> Finding:
-    """data/sample: all pairs are there, and every file is whole."""
+    """data/sample: whether all pairs are there and every file is complete."""
     folder = ROOT / "data/sample"
     if not folder.is_dir():
         return Finding("MISSING", "data/sample is not there", RESTORE)
@@ -220,7 +220,7 @@ def weights() -> Finding:
 
 
 def sliders() -> Finding:
-    """JupyterLab's side of ipywidgets: without it the notebooks run, but show no sliders."""
+    """JupyterLab's extension for ipywidgets: without it the notebooks run but show no sliders."""
     try:
         files = metadata.files("jupyterlab_widgets") or []
     except metadata.PackageNotFoundError:
@@ -232,7 +232,7 @@ def sliders() -> Finding:
 
 
 def browser() -> Finding:
-    """What tests/test_browser.py opens the notebooks in."""
+    """The browser of tests/test_browser.py."""
     found = shutil.which("chromium")
     if found:
         return Finding("ok", f"Chromium, for tests/test_browser.py: {found}")
@@ -240,7 +240,7 @@ def browser() -> Finding:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints all findings; 0 when nothing that is needed is missing."""
+    """The command line. Prints all findings; returns 1 when something needed is missing, else 0."""
     command_parser("check", __doc__, "monodepth check").parse_args(arguments)
     sections: list[tuple[str, list[Finding]]] = [("Python", [python()])]
     if sections[0][1][0].state == "ok":  # an older one cannot read pyproject.toml
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     for title, findings in sections:
         print(title, *findings, sep="\n")
     missing = sum(finding.state == "MISSING" for _, findings in sections for finding in findings)
-    print(f"\nMissing: {missing}; the way out stands behind each ->" if missing else "\nAll that is needed is here.")
+    print(f"\nMissing: {missing}; the remedy follows after each ->" if missing else "\nAll that is needed is here.")
     return 1 if missing else 0
 
 

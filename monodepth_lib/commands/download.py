@@ -1,9 +1,9 @@
 """Fetches KITTI's raw drives: `monodepth download lab --to data`.
 
-A drive's archive holds four cameras and the laser scans; training wants two cameras. A zip archive ends with a table of
-its members, so where the server sends parts of a file ("ranges"; KITTI's does) only the table and the members wanted
-are fetched. Everything lands where `unzip` would put it, `data/2011_09_26/2011_09_26_drive_0002_sync`, and a stopped
-fetch goes on where it was: start the same command again. A file of the user's own is never replaced.
+A drive's archive holds four cameras and the laser scans; training needs only two cameras. A zip archive ends with a
+table of its members. If the server sends parts of a file ("ranges"; KITTI's does), only the table and the wanted
+members are fetched. Files are written where `unzip` would put them, as in `data/2011_09_26/2011_09_26_drive_0002_sync`.
+After a stop, start the same command again: it goes on. A file of the user is never replaced.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from . import command_parser, here, number, start
 BASE_URL = "https://s3.eu-central-1.amazonaws.com/avg-kitti/raw_data"
 PARTS = {"colour": ("image_02", "image_03"), "grey": ("image_00", "image_01"), "scans": ("velodyne_points",)}
 EVERYTHING = "all"
-RECORD = ".fetched.json"  # in a drive's folder: what was fetched, so that nothing is asked twice
+RECORD = ".fetched.json"  # in a drive's folder: what was fetched, so nothing is requested twice
 
-# Limits far above what KITTI has (archive 15 GB, member 3 MB, table 3 MB, nothing that packs to less than a tenth).
+# Limits far above KITTI's values (archive 15 GB, member 3 MB, table 3 MB, compression to a tenth at most).
 LARGEST_ARCHIVE, LARGEST_MEMBER, LARGEST_TABLE, LARGEST_RATIO = 64 * 10**9, 64 * 10**6, 64 * 10**6, 20
-SKIP = 64 * 1024  # bytes: a smaller gap between two members is read and dropped, a larger one is a new request
-JPEG_SHARE = 0.5  # of the PNG's bytes, reserved for a JPEG: more than quality 92 needs
+SKIP = 64 * 1024  # bytes: a smaller gap between two members is read and dropped; after a larger one comes a new request
+JPEG_SHARE = 0.5  # of the PNG's bytes is reserved for a JPEG: more than quality 92 needs
 
-BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which it is worth asking again
+BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP answers after which a request is repeated
 TRANSIENT = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
 FAULTY_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip archive of KITTI: its name, where it is, and the folder that everything in it must lie in."""
+    """One zip archive of KITTI: its name, where it is, and the only folder that its members may be in."""
 
     name: str  # "2011_09_26_drive_0002_sync" or "2011_09_26_calib"
     url: str
@@ -72,8 +72,8 @@ class Archive:
 def named_drives(names: Sequence[str]) -> list[str]:
     """Full names of drives, each once: from drives, splits ("lab", "eigen" with its test drives) and list files.
 
-    A list file has a drive or the address of its archive on each line, as `kitti_archives_to_download.txt`; lines of
-    calibration archives and after "#" are passed over. Raises ValueError naming what is no drive.
+    Each line of a list file (`kitti_archives_to_download.txt`) is a drive or the address of its archive; lines of
+    calibration archives and text after "#" are skipped. Raises ValueError naming an entry that is not a drive.
     """
     drives: list[str] = []
     for name in names:
@@ -102,7 +102,7 @@ def _drive(text: str, source: str) -> str:
 
 
 def archives_of(drives: Sequence[str], base_url: str = BASE_URL) -> list[Archive]:
-    """The archives of these drives: the calibration of every date first, which is small, then the drives."""
+    """The archives of these drives: first the small calibration of every date, then the drives."""
     base = base_url.rstrip("/")
     dates = dict.fromkeys(drive[:10] for drive in drives)
     calibration = [Archive(f"{date}_calib", f"{base}/{date}_calib.zip", date) for date in dates]
@@ -116,7 +116,7 @@ def archives_of(drives: Sequence[str], base_url: str = BASE_URL) -> list[Archive
 
 @dataclass
 class Server:
-    """How a server is asked: how often, how long between the attempts, and how long it may be silent."""
+    """Requests to a server: number of attempts, the wait between them, and how long the server may be silent."""
 
     tries: int = 6
     wait: float = 1.0  # seconds before the second attempt; twice as long before each one after it
@@ -124,7 +124,7 @@ class Server:
     session: requests.Session = field(default_factory=requests.Session)
 
     def patiently(self, url: str, step: Callable[[], T]) -> T:
-        """`step()`, again when the connection fails. Raises ConnectionError after `tries` attempts."""
+        """The result of `step()`, repeated when the connection fails. Raises ConnectionError after `tries` attempts."""
         for attempt in range(self.tries):
             if attempt:
                 time.sleep(min(60, self.wait * 2 ** min(attempt - 1, 10)))
@@ -138,9 +138,9 @@ class Server:
         ) from reason
 
     def get(self, url: str, span: str = "") -> requests.Response:
-        """An open answer, its body not yet read; `span` such as "0-99" asks for these bytes only.
+        """An open response, its body not yet read; a `span` such as "0-99" requests only these bytes.
 
-        Raises requests.HTTPError when the server is busy, FileNotFoundError when it will not give the file.
+        Raises requests.HTTPError when the server is busy, FileNotFoundError when it refuses the file.
         """
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={span}"} if span else {})
         answer = self.session.get(url, headers=headers, stream=True, timeout=self.timeout)
@@ -150,7 +150,7 @@ class Server:
         if answer.status_code in BUSY:
             raise requests.HTTPError(f"the server answers {answer.status_code} ({answer.reason})")
         raise FileNotFoundError(
-            f"{url} is not to be had (the server answers {answer.status_code}, {answer.reason}): check the name of the "
+            f"the server does not give {url} (it answers {answer.status_code}, {answer.reason}): check the name of the "
             "drive and --base-url"
         )
 
@@ -164,7 +164,7 @@ class Server:
 
 
 def _whole_size(answer: requests.Response) -> int:
-    """The size of the whole file that an answer is a part of, from its "Content-Range: bytes 0-99/1234"."""
+    """The size of the whole file, from a response's header "Content-Range: bytes 0-99/1234"."""
     said = answer.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes \d+-\d+/(\d+)", said)
     if not match:
@@ -173,18 +173,18 @@ def _whole_size(answer: requests.Response) -> int:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file on a server that sends ranges, to read and seek in: what is read is fetched.
+    """A file on a server with ranges that can be read and searched; only what is read is fetched.
 
-    A request asks for the bytes from here to `until` and stays open, so that members lying side by side are one
-    request. (The library remotezip makes a request for each member: over 22 000 for the lab's pictures.) An answer
-    that fails is asked for again from the first byte that is missing.
+    A request asks for the bytes from here to `until` and stays open, so neighbouring members need one request. (The
+    library remotezip makes a request for each member: over 22 000 for the lab's pictures.) After a failure, the next
+    request starts at the first missing byte.
     """
 
     def __init__(self, server: Server, url: str, size: int) -> None:
         self.server, self.url, self.size = server, url, size
         self.position, self.until = 0, size
         self.answer: requests.Response | None = None
-        self.answer_from, self.answer_until = 0, 0  # the bytes of the answer that are still to be read
+        self.answer_from, self.answer_until = 0, 0  # the bytes of the response that are still unread
 
     def readable(self) -> bool:
         return True
@@ -250,9 +250,9 @@ class RemoteFile(io.RawIOBase):
 
 
 def fetch_whole(server: Server, url: str, path: Path, bar: tqdm) -> None:
-    """A whole archive from a server without ranges, into a temporary file beside `path`, renamed when it is there.
+    """Fetches a whole archive from a server without ranges, into a temporary file beside `path`; then renames it.
 
-    A cut connection means the beginning again: such a server cannot go on in the middle.
+    After a lost connection it starts again from the beginning: such a server cannot send the rest alone.
     """
     temporary = path.with_name(f"{path.name}.tmp")
 
@@ -279,11 +279,11 @@ def fetch_whole(server: Server, url: str, path: Path, bar: tqdm) -> None:
     server.patiently(url, once)
 
 
-# --- archives nobody vouches for --------------------------------------------------------------------------------
+# --- archives are not trusted ----------------------------------------------------------------------------------
 
 
 class _Bytes(io.BufferedReader):
-    """An archive's bytes for `zipfile`, which would read a table of any size into memory and seek to before 0."""
+    """An archive's bytes for `zipfile`, with checks that it lacks: a table that is too large, an offset below 0."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > LARGEST_TABLE:
@@ -297,7 +297,7 @@ class _Bytes(io.BufferedReader):
 
 
 def open_archive(raw: io.RawIOBase, archive: Archive, size: int) -> zipfile.ZipFile:
-    """The table of an archive, every entry checked. Raises ValueError naming the archive and the entry refused."""
+    """Opens an archive and checks its table. Raises ValueError naming the archive and the refused entry."""
     try:
         zip_file = zipfile.ZipFile(_Bytes(raw, SKIP))
     except FAULTY_ZIP as error:
@@ -311,7 +311,7 @@ def open_archive(raw: io.RawIOBase, archive: Archive, size: int) -> zipfile.ZipF
 
 
 def check_members(members: Sequence[zipfile.ZipInfo], archive: Archive, size: int) -> None:
-    """Raises ValueError naming a member that no archive of KITTI has, before anything of it is written.
+    """Raises ValueError naming a member that a KITTI archive cannot have; nothing is written before.
 
     Refused: names outside the archive's own folder (absolute, with "..", of other drives), names given twice, links
     and other special files, encrypted members, and sizes that unpack to far more than the archive's `size` in bytes.
@@ -347,7 +347,7 @@ def check_members(members: Sequence[zipfile.ZipInfo], archive: Archive, size: in
 
 
 def stretches(zip_file: zipfile.ZipFile, wanted: Sequence[zipfile.ZipInfo]) -> dict[str, int]:
-    """For each wanted member, in the archive's order, the byte where its stretch of neighbours ends: one request."""
+    """For each wanted member (in the archive's order), the byte where its request ends: neighbours share a request."""
     offsets = sorted({member.header_offset for member in zip_file.infolist()} | {zip_file.start_dir})
     own_end = dict(pairwise(offsets))
     ends: dict[str, int] = {}
@@ -364,7 +364,7 @@ def stretches(zip_file: zipfile.ZipFile, wanted: Sequence[zipfile.ZipInfo]) -> d
 
 
 def stored(folder: Path, name: str, size: int) -> Path | None:
-    """The file that holds a member of `size` bytes below `folder`, itself or as a JPEG; None when it is not whole."""
+    """The complete file of a member of `size` bytes below `folder`, as it is or as a JPEG; None without one."""
     path = folder / name
     if path.is_file() and path.stat().st_size == size:
         return path
@@ -373,12 +373,12 @@ def stored(folder: Path, name: str, size: int) -> Path | None:
 
 
 def belongs(name: str, parts: Sequence[str]) -> bool:
-    """Whether a member (its name below the drive) is of one of the parts; no parts mean all, as in calibration."""
+    """Whether a member (its name below the drive) belongs to one of `parts`; no parts mean all (calibration)."""
     return not parts or EVERYTHING in parts or name.partition("/")[0] in parts
 
 
 def read_record(folder: Path) -> dict:
-    """What `write_record` left: {"parts": [...], "members": {name: bytes}}; empty where there is none."""
+    """The record of `write_record`: {"parts": [...], "members": {name: bytes}}; both empty without a record."""
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if (
@@ -391,7 +391,7 @@ def read_record(folder: Path) -> dict:
 
 
 def write_record(folder: Path, parts: Sequence[str], members: dict[str, int]) -> None:
-    """Notes beside what was there before that these parts are whole, and how many bytes each member has."""
+    """Adds to the record that these parts are complete, and how many bytes each member has."""
     before = read_record(folder)
     record = {"parts": sorted({*before["parts"], *parts}), "members": before["members"] | members}
     with atomic_write(folder / RECORD) as temporary:
@@ -399,7 +399,7 @@ def write_record(folder: Path, parts: Sequence[str], members: dict[str, int]) ->
 
 
 def is_whole(folder: Path, parts: Sequence[str]) -> bool:
-    """Whether a record says that all these parts were fetched, and every file of it is still there."""
+    """Whether the record says that all these parts were fetched, and all their files are still there."""
     record = read_record(folder)
     known = EVERYTHING in record["parts"] or set(parts) <= set(record["parts"])
     members = [entry for entry in record["members"].items() if belongs(entry[0], parts)]
@@ -407,10 +407,10 @@ def is_whole(folder: Path, parts: Sequence[str]) -> bool:
 
 
 def write_member(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, jpeg: int | None) -> int:
-    """Unpacks one member to `path`, with its checksum verified before it gets its name. Returns the bytes written.
+    """Unpacks one member, checks its checksum and then renames it to `path`. Returns the bytes written.
 
-    With `jpeg`, a quality, a PNG of a camera is stored as `.jpg` instead (chroma at half the resolution, as Pillow
-    does by default). Raises ValueError naming a member that is not what the table says.
+    With `jpeg` (a quality), a PNG is stored as `.jpg` instead, with chroma at half the resolution (Pillow's default).
+    Raises ValueError naming a member that differs from the table.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -448,14 +448,14 @@ def _load_png(path: Path) -> Image.Image:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted of a drive: its `parts`, pictures as JPEG of a quality or as they are, some or all frames."""
+    """What to fetch of a drive: its `parts`, pictures as JPEG of a quality or unchanged, some or all frames."""
 
     parts: Sequence[str] = PARTS["colour"]
     jpeg: int | None = None
     frames: tuple[int, int] | None = None  # the first, and the one after the last
 
     def takes(self, name: str) -> bool:
-        """Whether a member (its name below the drive) is wanted; no parts mean all, as in calibration."""
+        """Whether a member (its name below the drive) is wanted."""
         if not belongs(name, self.parts):
             return False
         key = frame_key(Path(name))
@@ -464,7 +464,7 @@ class Wish:
 
 @dataclass
 class Job:
-    """An archive that has something we want: where it goes, and (with ranges) its table and the members missing."""
+    """An archive to fetch from: its target folder and (with ranges) its table and the missing members."""
 
     archive: Archive
     folder: Path  # the drive's own, or the date's for calibration
@@ -476,20 +476,20 @@ class Job:
 
     @property
     def to_fetch(self) -> int:
-        """Bytes that come over the line, nearly: the members' own headers are left out."""
+        """Bytes to transfer, without the small headers of the members."""
         return self.size if self.zip_file is None else sum(member.compress_size for member in self.missing)
 
     @property
     def part(self) -> Path:
-        """Where the members are collected until all are there; hidden, so that nobody takes it for a drive."""
+        """The hidden folder that collects the members until all are there; `find_drives` ignores it."""
         form = ".jpeg" if self.wish.jpeg is not None and self.archive.is_drive else ""
         parent = self.folder.parent if self.archive.is_drive else self.folder
         return parent / f".{self.archive.name}{form}.part"
 
     def choose(self) -> None:
-        """Fills `wanted` and `missing`: the members wished for, and those of them that are not on the disk.
+        """Fills `wanted` and `missing`: the wanted members, and those of them that are not on the disk.
 
-        Raises ValueError when the archive lacks a part or the frames, or a file in the way is not of our making.
+        Raises ValueError when the archive lacks a part or the frames, or when a user's file is in the way.
         """
         assert self.zip_file is not None
         self.wanted, self.missing = {}, []
@@ -523,7 +523,7 @@ class Job:
 
 
 def plan(server: Server, archive: Archive, folder: Path, wish: Wish) -> Job:
-    """Asks the server for an archive's size and, where it sends ranges, reads the table and chooses the members."""
+    """Asks the server for an archive's size; if it sends ranges, also reads the table and chooses the members."""
     size, ranges = server.patiently(archive.url, lambda: server.size(archive.url))
     if size > LARGEST_ARCHIVE:
         raise ValueError(f"{archive.url} claims {in_units(size)}: that is no archive of KITTI")
@@ -535,7 +535,7 @@ def plan(server: Server, archive: Archive, folder: Path, wish: Wish) -> Job:
 
 
 def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
-    """Fetches what a job lacks; the folder gets its name when it is whole. Returns bytes (unpacked, stored)."""
+    """Fetches the missing members; the folder is renamed when it is complete. Returns bytes (unpacked, stored)."""
     part = job.part
     part.mkdir(parents=True, exist_ok=True)
     whole = part.with_name(f"{part.name}.zip")
@@ -587,22 +587,22 @@ def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
     return before, after
 
 
-# --- the whole errand -------------------------------------------------------------------------------------------
+# --- the whole download -----------------------------------------------------------------------------------------
 
 
 def in_units(count: float) -> str:
-    """Bytes for people: 1.17 GB, 34 MB, 4 kB."""
+    """Bytes as text: 1.17 GB, 34 MB, 4 kB."""
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if count >= u), (1e3, "kB"))
     return f"{count / unit:.2f} {name}" if count < 10 * unit else f"{count / unit:.0f} {name}"
 
 
 def check_space(jobs: Sequence[Job], to: Path) -> None:
-    """Raises OSError when the jobs need more than is free below `to`; a JPEG is reckoned as half of its PNG."""
+    """Raises OSError when the jobs need more than the free space of `to`; a JPEG counts as half of its PNG."""
     need = 0.0
     largest = 0
     for job in jobs:
         share = JPEG_SHARE if job.wish.jpeg is not None else 1
-        if job.zip_file is None:  # unpacked beside the archive; which then goes
+        if job.zip_file is None:  # unpacked beside the archive, which is then removed
             need += job.size * share
             largest = max(largest, job.size)
         else:
@@ -644,15 +644,14 @@ def download(
     dry_run: bool = False,
     bar: bool | None = None,
 ) -> dict[str, str]:
-    """Fetches drives and the calibration of their dates into the folder `to`. Returns archive -> what went wrong.
+    """Fetches drives and the calibration of their dates into the folder `to`. Returns archive -> its error.
 
-    `names`: see `named_drives`, or several separated by commas; `parts`: folders of a drive, or ("all",). What is there
-    already is not fetched again, drives sorted into `to/train` and so on included. `jpeg` is a quality: pictures are
-    stored as JPEG, which is smaller and loses detail. `frames` (first, after the last) takes these alone of each drive,
-    by the numbers in the files' names. `dry_run` stops after the sizes;
-    `bar` shows a progress bar, None in a terminal only. An archive that fails does not stop the others. Raises
-    ConnectionError when the server cannot be reached at all, OSError when the space does not suffice, ValueError for
-    wrong arguments.
+    `names`: see `named_drives`, or several separated by commas; `parts`: folders of a drive, or ("all",). Existing
+    files are not fetched again, also in drives that were moved to `to/train` and so on. `jpeg` is a quality: pictures
+    are stored as JPEG, which is smaller and loses detail. `frames` (first, last + 1) takes only these frames of each
+    drive, by the numbers in the files' names. `dry_run` stops after the sizes. `bar` shows a progress bar; None shows
+    it only in a terminal. An archive that fails does not stop the others. Raises ConnectionError when the server
+    cannot be reached at all, OSError when the disk has too little space, ValueError for wrong arguments.
     """
     if jpeg is not None and not 1 <= jpeg <= 95:
         raise ValueError(f"jpeg is {jpeg}; the quality must be from 1 to 95, such as 92")
@@ -705,7 +704,7 @@ def download(
             except (ValueError, FileNotFoundError, ConnectionError) as error:
                 failed[job.archive.name] = str(error)
                 continue
-            except OSError as error:  # the disk: what comes next would fail as well
+            except OSError as error:  # the disk: the next archives would fail as well
                 raise OSError(
                     f"{job.folder} cannot be written ({error.strerror or error}): make room or choose another folder. "
                     "What was fetched is kept, and the same command goes on"
@@ -715,13 +714,13 @@ def download(
     if jpeg is not None and jobs:
         print(
             f"pictures as JPEG {jpeg}: {in_units(totals[0])} of members became {in_units(totals[1])}; "
-            "what this costs in metrics has not been measured"
+            "the effect on metrics has not been measured"
         )
     return failed
 
 
 def frame_range(text: str) -> tuple[int, int]:
-    """A command line's frames: "0:20" are the first twenty, as Python counts."""
+    """A type for argparse: "0:20" are the first twenty frames, as a Python slice."""
     match = re.fullmatch(r"([0-9]{0,9}):([0-9]{1,9})", text)
     if not match or int(match[1] or 0) >= int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} names no frames; write the first and the one after the last: 0:20")
@@ -736,17 +735,17 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("names", nargs="+", help=f"drives, a list file, or {', '.join(SPLITS)}")
     add("--to", type=here, default="data", help="the folder that holds the date folders (default: data)")
-    add("--frames", type=frame_range, metavar="A:B", help="of each drive the frames A to B - 1 alone, as 0:20")
+    add("--frames", type=frame_range, metavar="A:B", help="only the frames A to B - 1 of each drive, such as 0:20")
     add("--scans", action="store_true", help="the laser scans as well")
     add("--grey", action="store_true", help="the grey cameras as well")
     add("--all", action="store_true", help="everything in the archives")
     quality = number(int, 1, highest=95)
-    add("--jpeg", type=quality, metavar="QUALITY", help="store pictures as JPEG, such as 92: its cost is not measured")
+    add("--jpeg", type=quality, metavar="QUALITY", help="store JPEG, such as 92; its effect on metrics is not measured")
     add("--dry-run", action="store_true", help="print the sizes and stop")
     add("--base-url", default=BASE_URL, help=f"a mirror (default: {BASE_URL})")
     tries, seconds = number(int, 1, highest=1000), number(float, above=0, highest=86400)
-    add("--tries", type=tries, default=Server.tries, help="attempts in a row without a byte (default: %(default)s)")
-    add("--timeout", type=seconds, default=Server.timeout, help="seconds of silence (default: %(default)s)")
+    add("--tries", type=tries, default=Server.tries, help="failed attempts in a row, at most (default: %(default)s)")
+    add("--timeout", type=seconds, default=Server.timeout, help="seconds to wait for the server (default: %(default)s)")
     options = parser.parse_args(arguments)
     parts = PARTS["colour"] + PARTS["scans"] * options.scans + PARTS["grey"] * options.grey
     try:

@@ -1,8 +1,8 @@
 """Measures weights against true depth: `monodepth evaluate --weights unet_sample --data data/sample`.
 
-Prints the table of the model beside two references, one that does not look and one that sees both views, and writes
-`metrics.json` and `metrics.csv` (a line an image and answer). Results of other weights or data in the output folder
-stay: the folder then gets a number, which is said.
+Prints the metrics of the model and of two references: one does not look at the picture, one sees both views. Writes
+`metrics.json` and `metrics.csv` (one line per image and answer). Results of other weights or data are never replaced:
+the output folder then gets a number, and a line says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILES = "metrics.json", "metrics.csv"
 
 
 def find_test_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pair]:
-    """The pairs of the test side (`kitti.select_pairs`); of a folder that has no side "test", all its drives'."""
+    """The pairs of the test side (`kitti.select_pairs`); without a folder "test", the pairs of all drives."""
     if drives is None and not (root / kitti.SPLIT_FOLDERS["test"]).is_dir():
         found = kitti.find_drives(root)
         return [pair for folder in found.values() for pair in kitti.find_pairs(folder, **kind)]
@@ -39,7 +39,7 @@ def find_test_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pair]:
 
 
 def find_training_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pair]:
-    """The pairs of the training side that belongs to the test `drives`: of the same split, else of the folder train."""
+    """The training pairs that belong to the test `drives`: of the same split, else of the folder train; [] without."""
     try:
         return kitti.select_pairs(root, "train", drives if drives in kitti.SPLITS else None, bad_pairs="skip", **kind)
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def find_training_pairs(root: Path, drives: str | None, **kind) -> list[kitti.Pa
 
 
 def free_folder(wanted: Path, source: str) -> Path:
-    """`wanted`, or the first of wanted_2, wanted_3, ... where no results of another source, and no one else's, lie."""
+    """`wanted`, or the first of wanted_2, wanted_3, ... without results of another source or other files."""
     for copy in count(1):
         folder = wanted if copy == 1 else wanted.with_name(f"{wanted.name}_{copy}")
         outputs = Outputs(folder)
@@ -57,7 +57,7 @@ def free_folder(wanted: Path, source: str) -> Path:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """What the command does, given its options: loads, predicts, scores."""
+    """Loads the model and the pairs, predicts and scores, as `options` say."""
     path = weights_path(options.weights)
     model = load_model(path)
     height, width = options.size or model.size or (128, 416)
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Report:
     protocol = testing.usual_protocol(known, crop=options.crop, cap=options.cap, median_scaling=options.median_scaling)
     confidence: list[dict] = []
 
-    def answers() -> Iterator[Tensor]:  # batch by batch: a long drive's maps would fill the memory
+    def answers() -> Iterator[Tensor]:  # batch by batch: the maps of a long drive would not fit in memory
         for _, plain, processed in batches:
             chosen, doubt = processed if options.post_process else plain, flip_disagreement(plain, processed)
             some = known[len(confidence) : len(confidence) + len(plain)]
@@ -115,13 +115,13 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     known = ", ".join(kitti.SPLITS)
     add("--drives", "--split", type=names, help=f"separated by commas, or one of {known} (default: folder test)")
     add("--cameras", choices=list(kitti.CAMERAS), default="colour")
-    add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, where a drive has several (default: auto)")
+    add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, if a drive has several (default: auto)")
     cap = positive(float)
-    add("--cap", type=cap, default=depth.MAX_DEPTH, metavar="METRES", help="truth beyond it is left out (default: 80)")
+    add("--cap", type=cap, default=depth.MAX_DEPTH, metavar="METRES", help="leaves out truth beyond it (default: 80)")
     crops = ["auto", *depth.CROPS]
-    add("--crop", choices=crops, default="auto", help="what counts of a picture; auto: garg for laser scans, else none")
+    add("--crop", choices=crops, default="auto", help="the part that counts; auto: garg for laser scans, else none")
     add("--median-scaling", action="store_true", help="scale each prediction by median(truth) / median(prediction)")
-    add("--post-process", action=argparse.BooleanOptionalAction, default=True, help="blend with the mirrored answer")
+    add("--post-process", action=argparse.BooleanOptionalAction, default=True, help="use the mirrored picture, too")
     add("--size", type=number(int, SMALLEST, highest=4096), nargs=2, metavar=("H", "W"), help="default: as trained")
     add("--output", type=here, default="output/evaluate", help="folder of the two files (default: output/evaluate)")
     add("--batch-size", type=number(int, 1, highest=1024), default=8)
@@ -148,14 +148,14 @@ def main(arguments: list[str] | None = None) -> int:
         for file in files:
             Outputs(folder).note(file.name, source)
     except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: a device that is not there
-        for note in said_once(warned):  # it may be why
+        for note in said_once(warned):  # they may explain the error
             print(f"note: {note}", file=sys.stderr)
         print(error, file=sys.stderr)
         return 2
     print(report.text())
     if folder != options.output:
-        print(f"\n{options.output} holds results of other weights or data, or files of your own, which stay")
-    print(f"\nevery image is in {files[1]}, the report in {files[0]}")
+        print(f"\n{options.output} holds results of other weights or data, or files of your own; they are kept")
+    print(f"\nthe metrics of every image are in {files[1]}, the report in {files[0]}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Weights as an ONNX file, for other programs: `monodepth export --weights unet_kitti`.
+"""Writes weights as an ONNX file, for other programs: `monodepth export --weights unet_kitti`.
 
 The file holds the network at one picture size. Its input is `images` (N, 3, H, W), RGB in [0, 1], for any N; its
 outputs `disparity`, `disparity_2`, `disparity_4`, `disparity_8` are (N, 2, h, w) at 1, 1/2, 1/4 and 1/8 of the size,
-left and right, as fractions of the width. The file is run and compared with torch before it is kept. It replaces an
-earlier export of the same weights, and nothing else.
+left and right, as fractions of the width. The file is kept only if its results equal those of torch. It replaces only
+an earlier export of the same weights.
 `monodepth predict --onnx FILE` uses it.
 """
 
@@ -24,15 +24,15 @@ from ..networks import SMALLEST, Monodepth
 from . import command_parser, here, number, start, weights
 
 OUTPUTS = ("disparity", "disparity_2", "disparity_4", "disparity_8")
-TOLERANCE = 1e-4  # of the width: a file further from torch's answer is not kept
-MADE_BY = "monodepth export"  # in the file, so that a later run knows it and replaces it
+TOLERANCE = 1e-4  # of the width: a file whose result differs by more is not kept
+MADE_BY = "monodepth export"  # stored in the file: a later run may replace such a file
 INSTALL = 'pip install -e ".[onnx]" in the project\'s folder'
 
 
 def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None = None) -> float:
-    """Writes `model`, in eval mode, as an ONNX file, and runs it: returns its largest difference from torch's answer.
+    """Writes `model`, in eval mode, as an ONNX file and runs it; returns the largest difference from torch.
 
-    `size` (H, W) is fixed in the file, the one the weights were trained at unless given. The file is written beside
+    `size` (H, W) is fixed in the file, by default that of the training. The file is written under a temporary name
     and renamed. Raises ImportError when the extra `onnx` is missing, ValueError for a missing or impossible size,
     RuntimeError when the file's answer is further than 1e-4 from torch's, OSError naming a file that cannot be written.
     """
@@ -59,7 +59,7 @@ def export_onnx(model: Monodepth, path: str | Path, size: Sequence[int] | None =
         )
         assert program is not None
         program.model.graph.metadata_props.clear()
-        for node in program.model.graph:  # the exporter notes the source's paths on this machine
+        for node in program.model.graph:  # the exporter stores paths of this machine
             node.metadata_props.clear()
         program.model.metadata_props.update(made_by=MADE_BY, weights=fingerprint(model))
         with atomic_write(path) as partial:
@@ -84,11 +84,11 @@ def onnx_difference(model: nn.Module, path: str | Path, size: tuple[int, int]) -
             expected = model(images.to(device))
         answers = session.run(list(OUTPUTS), {"images": images.numpy()})
         largest += [(torch.from_numpy(a) - b.cpu()).abs().max() for a, b in zip(answers, expected, strict=True)]
-    return float(torch.stack(largest).max())  # not a number when one of them is
+    return float(torch.stack(largest).max())  # nan when one of them is nan
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of all weights: two networks have the same one only if they answer alike."""
+    """A hash of all weights, to tell networks apart."""
     digest = hashlib.sha256()
     for name, values in sorted(model.state_dict().items()):
         digest.update(name.encode() + values.cpu().double().numpy().tobytes())
@@ -96,7 +96,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def check_free(path: Path, model: nn.Module) -> None:
-    """Raises FileExistsError when something lies at `path` that is no export of ours, or one of other weights."""
+    """Raises FileExistsError for a file that this command may not replace, IsADirectoryError for a folder."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name the file to write, such as {path / 'network.onnx'}")
     content = path.read_bytes() if path.exists() else None

@@ -1,20 +1,20 @@
 """Marks a class: `monodepth grade FOLDER` writes one CSV of student, exercise, verdict and the check's sentence.
 
-FOLDER holds a folder a student with notebooks in it, or notebooks named STUDENT_03_loss_equations.ipynb. What counts
-are the exercises of the notebook of the same number. The cell that defines what `checks.check("3.2", best_shift)`
-judges is run, with the imports of the notebook and with what else of it the cell needs, and no other cell.
+FOLDER holds one folder per student with notebooks in it, or notebooks named STUDENT_03_loss_equations.ipynb. The
+exercises of the course's notebook with the same number count. For `checks.check("3.2", best_shift)`, grade runs the
+cell that defines `best_shift`, the notebook's imports and the definitions that the cell needs, and no other cell.
 
 Verdicts: right, wrong (the sentence is the check's), not done, missing (nothing defines it), error (the cell itself
 fails), out of time, ended (the process ended without an answer).
 
-Every exercise runs in a process of its own, a fork: with a time limit, a limit of memory and of written files, in an
-empty folder beside a copy of the notebook, with its printing thrown away, and without the network (a network namespace
-of its own on Linux; where the system allows none, sockets that refuse to connect). All notebooks are read before the
-first one runs, and the checks are a copy of their own. So a submission that loops, calls exit(), prints a gigabyte,
-deletes the files of its working folder or redefines `check` costs nobody else a mark.
+Every exercise runs in its own process (a fork), with limits of time, memory and file size, in a folder that holds only
+a copy of the notebook. Its output is dropped. It has no network: on Linux a network namespace of its own or, if the
+system does not allow one, sockets that refuse to connect. All notebooks are read before the first one runs, and the
+checks are a separate copy. So a submission that loops, calls exit(), prints a gigabyte, deletes the files of its
+working folder or redefines `check` does not change the mark of anyone else.
 
-This protects from mistakes, not from malice: a process has the rights of whoever marks, and may read and delete his
-files by their full names. Mark what you do not trust in a container or on a virtual machine. Needs Linux or macOS.
+This protects from mistakes, not from attacks: a process has the rights of the teacher and can read and delete the
+teacher's files. Mark submissions that you do not trust in a container or virtual machine. Needs Linux or macOS.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from . import command_parser, here, number, settle, start
 from .outputs import Outputs
 
 EXAMPLE = "monodepth grade submissions --output marks.csv"
-LONGEST = 300  # characters of a sentence: the rest of a student's own words is cut
+LONGEST = 300  # characters of a sentence; the rest is cut
 FILE_SIZE = 64 * 2**20  # bytes that a file of a submission may grow to
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
 
 
 class Cell(NamedTuple):
-    """A code cell: its statements, or why it has none."""
+    """A code cell: its statements, or the error why it has none."""
 
     source: str
     statements: list[ast.stmt]
@@ -79,7 +79,7 @@ class Mark(NamedTuple):
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The code cells of a notebook. Raises ValueError when it is none."""
+    """The code cells of a notebook. Raises ValueError for a file that is not a notebook."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -89,7 +89,7 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def parse(source: str) -> Cell:
-    """A cell's statements; IPython's own lines (%time, !pip) are taken out."""
+    """A cell's statements; lines of IPython (%time, !pip) are removed."""
     plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
     try:
         return Cell(source, ast.parse(plain).body)
@@ -110,7 +110,7 @@ def check_call(statement: ast.stmt) -> tuple[str, str] | None:
 
 
 def asked(cells: list[Cell]) -> dict[str, str]:
-    """exercise -> the expression that is judged, of every check in a notebook."""
+    """exercise -> the expression that is judged, for every check in a notebook."""
     calls = [check_call(statement) for cell in cells for statement in cell.statements]
     return dict(call for call in calls if call)
 
@@ -122,13 +122,13 @@ def chapter(path: Path) -> str:
 
 
 def official() -> dict[str, dict[str, str]]:
-    """chapter -> the exercises that its notebook asks, from the notebooks of the course."""
+    """chapter -> the exercises of the course's notebook (as `asked` returns them)."""
     found = sorted((project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     return {chapter(path): asked(read_cells(path)) for path in found}
 
 
 def student(path: Path, folder: Path) -> str:
-    """Whose notebook it is: the first folder below FOLDER, else what stands in its name before the chapter."""
+    """The student of a notebook: the first folder below FOLDER, else the part of the file's name before the chapter."""
     inside = path.relative_to(folder).parts
     if len(inside) > 1:
         return inside[0]
@@ -136,7 +136,7 @@ def student(path: Path, folder: Path) -> str:
 
 
 def submissions(folder: Path) -> tuple[list[Exercise], list[Mark]]:
-    """Every exercise that is to be run, and the marks of notebooks that cannot be read; of two, the newer one counts.
+    """All exercises to run, and the marks of unreadable notebooks; the newer one of two equal exercises counts.
 
     Raises FileNotFoundError when there is no notebook.
     """
@@ -156,11 +156,11 @@ def submissions(folder: Path) -> tuple[list[Exercise], list[Mark]]:
     return [found[key] for key in sorted(found)], broken
 
 
-# --- what of a notebook is run ------------------------------------------------------------------------------------
+# --- the cells that are run ---------------------------------------------------------------------------------------
 
 
 def binds(statement: ast.stmt) -> set[str]:
-    """The names that a statement gives a value to, at the top of a notebook."""
+    """The names that a top-level statement of a notebook defines."""
     names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
         return {statement.name}
@@ -203,7 +203,7 @@ def program(exercise: Exercise) -> tuple[list[ast.stmt], str]:
 
 
 def own_checks() -> ModuleType:
-    """A copy of `checks` of our own, which a notebook that changes `monodepth_lib.checks` does not reach."""
+    """A separate copy of `checks`: a notebook that changes `monodepth_lib.checks` does not change it."""
     from .. import checks
 
     specification = importlib.util.spec_from_file_location("monodepth_lib._marking", checks.__file__)
@@ -214,7 +214,7 @@ def own_checks() -> ModuleType:
 
 
 def without_network() -> None:
-    """Takes the network from this process: by a namespace of its own, else by sockets that connect to nothing."""
+    """Cuts this process off the network: by a namespace of its own, else by sockets that refuse to connect."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET) == 0 or libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:
@@ -230,14 +230,14 @@ def without_network() -> None:
 
 
 def limit(seconds: float, memory_gb: float) -> None:
-    """Limits of the operating system for this process: seconds of a core, memory beyond what it has, size of files."""
+    """Sets limits of the system for this process: CPU seconds, memory beyond its present size, size of files."""
     import resource
 
     cores = int(seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (cores, cores))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, ValueError):  # macOS neither tells nor keeps it
+    with contextlib.suppress(OSError, ValueError):  # macOS has no such file and no such limit
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + int(memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -276,14 +276,14 @@ def one_line(text: str) -> str:
 
 
 class Nowhere(io.TextIOBase):
-    """Where a submission prints to: a gigabyte costs nothing."""
+    """The output stream of a submission: it drops everything."""
 
     def write(self, text: str) -> int:
         return len(text)
 
 
 def in_child(exercise: Exercise, judge: Callable, pipe: int, folder: Path, seconds: float, memory_gb: float) -> None:
-    """What the process of one exercise does, from fork to its end; it never returns."""
+    """Runs one exercise in the forked process and ends the process; it never returns."""
     try:
         os.setsid()
         os.chdir(folder)
@@ -304,7 +304,7 @@ def in_child(exercise: Exercise, judge: Callable, pipe: int, folder: Path, secon
 
 
 def run(exercise: Exercise, judge: Callable, seconds: float, memory_gb: float) -> Mark:
-    """Marks one exercise in a process of its own; whatever that does, this returns after `seconds`."""
+    """Marks one exercise in its own process; returns after at most `seconds`, whatever the process does."""
     folder = Path(tempfile.mkdtemp(prefix="monodepth-grade-"))
     try:
         with contextlib.suppress(OSError):
@@ -329,7 +329,7 @@ def run(exercise: Exercise, judge: Callable, seconds: float, memory_gb: float) -
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child, signal.SIGKILL)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)  # before it had a group
+                os.kill(child, signal.SIGKILL)  # if it has no group yet
             _, status = os.waitpid(child, 0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -352,7 +352,7 @@ def grade(folder: Path, seconds: float = 20.0, memory_gb: float = 4.0, show: boo
     exercises, marks = submissions(folder)
     import torch
 
-    torch.set_num_threads(1)  # a fork has no threads but its own
+    torch.set_num_threads(1)  # a fork keeps only the calling thread
     judge = own_checks().judge
     for n, exercise in enumerate(exercises, 1):
         marks.append(run(exercise, judge, seconds, memory_gb))
@@ -362,7 +362,7 @@ def grade(folder: Path, seconds: float = 20.0, memory_gb: float = 4.0, show: boo
 
 
 def write(marks: list[Mark], path: Path) -> None:
-    """One CSV, with the mark at its head that lets a spreadsheet read Chinese names."""
+    """Writes one CSV; its byte-order mark lets a spreadsheet read Chinese names."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(Mark._fields)
@@ -372,7 +372,7 @@ def write(marks: list[Mark], path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0 when everything was marked, 1 when a notebook could not be read."""
+    """The command line. Returns the exit status: 0 all marked, 1 a notebook could not be read, 2 nothing was marked."""
     parser = command_parser("grade", __doc__, EXAMPLE)
     parser.add_argument("folder", type=here, help="the students' notebooks")
     parser.add_argument("--output", type=here, default=here("output/grade/marks.csv"), help="default: %(default)s")

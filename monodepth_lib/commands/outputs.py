@@ -1,4 +1,4 @@
-"""The results that a command writes: they replace those of an earlier run, and nothing of the user's."""
+"""The result files of a command: they replace those of an earlier run and never a file of the user."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from . import short_name
 
 
 class Outputs:
-    """A folder of results and its record `.monodepth`: a line for each file that a run wrote, and what it was made of.
+    """A folder of results and its record `.monodepth`: one line for each file that a run wrote, with its source.
 
-    A file is replaced only if it is as a run left it, and was made of the same source.
+    A file is replaced only if it is unchanged since a run wrote it from the same source.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class Outputs:
                     self.written[name] = (entry[0], entry[1], entry[2]) if len(entry) == 3 else ("", 0, 0)
 
     def is_ours(self, name: str, source: str | None = None) -> bool:
-        """Whether the file `name` is as a run left it; with a `source`, whether it was made of that."""
+        """Whether the file `name` is unchanged since a run wrote it, and from `source` if one is given."""
         entry = self.written.get(name)
         with contextlib.suppress(OSError, ValueError):
             stat = (self.folder / name).lstat()
@@ -37,11 +37,11 @@ class Outputs:
         return False
 
     def is_free(self, name: str, source: str) -> bool:
-        """Whether a result of `source` may be written to `name`: nothing is there, or an earlier run's of the same."""
+        """Whether a result of `source` may be written to `name`: no file is there, or an earlier result of `source`."""
         return not os.path.lexists(self.folder / name) or self.is_ours(name, source)
 
     def choose(self, name: str, ends: Sequence[str], source: str, taken: Callable[[str], bool] | None = None) -> str:
-        """`name`, or the first of name_2, name_3, ... that is not `taken` and replaces nothing with any of `ends`."""
+        """`name`, or the first of name_2, name_3, ... that is not `taken` and free with all `ends`."""
         short = short_name(name)
         for number in count(1):
             chosen = short if number == 1 else f"{short}_{number}"
@@ -55,7 +55,7 @@ class Outputs:
         return chosen
 
     def told(self) -> str:
-        """A sentence on the names that got a number because of what was there, "" when there are none."""
+        """A sentence about the names that got a number because of existing files; "" when there are none."""
         if not self.numbered:
             return ""
         (name, chosen), more = self.numbered[0], len(self.numbered) - 1

@@ -1,23 +1,23 @@
 """Disparity and depth of your own pictures, gifs and videos.
 
-Every PATH is a picture, a gif, a video, or a folder of them. Whatever its size, a picture is resized to the size the
-network was trained at (or `--size`), and the answer is brought back. For `photo.jpg` the output folder gets
+Every PATH is a picture, a gif, a video, or a folder of them. A picture of any size is resized to the network's training
+size (or `--size`), and the disparity is resized back. For `photo.jpg` the output folder gets
 
 - `photo_disparity.npy`: float32 (H, W) at the picture's own size, disparity as a fraction of the width;
-- `photo_disparity.png`: 16 bits, disparity in px of the picture, times 256 (65535 says 256 px or more); or, with a
-  camera, `photo_depth.png`: 16 bits, depth in metres times 256, as KITTI stores it (65535 says 256 m or more);
-- `photo_colour.png`: the picture beside its disparity, bright is near; with a camera, the distances colours stand for.
+- `photo_disparity.png`: 16 bits, disparity in px of the picture, times 256 (65535 means 256 px or more); or, with a
+  camera, `photo_depth.png`: 16 bits, depth in metres times 256, as KITTI stores it (65535 means 256 m or more);
+- `photo_colour.png`: the picture beside its disparity, bright is near; with a camera, a bar of distances below.
 
 For `clip.mp4` or a gif: `clip_disparity.npy`, float32 (frames, h, w) at the network's size; with a camera also
-`clip_depth.npy`, metres; and `clip_colour.mp4` (or .gif) with one range of colours over the clip, without sound. Frames
-pass through a few at a time, so memory does not grow with the clip; on disk each array takes 4·h·w bytes a frame.
+`clip_depth.npy`, metres; and `clip_colour.mp4` (or .gif) with one range of colours for the clip, without sound. Only a
+few frames are in memory at a time, so a clip may be long; on disk each array takes 4·h·w bytes per frame.
 
 A camera is a focal length f and a baseline B: depth = f·B / (W·d). The focal length is that of the camera that took the
 picture, in px of the picture. The baseline is that of the stereo cameras whose pairs the network was *trained* on
-(KITTI: 0.54 m): a single picture has none; from how large things look, the network tells how far they would move
-between those two cameras.
+(KITTI: 0.54 m). A single picture has no baseline: from the look of the scene, the network predicts how far things would
+move between those two cameras.
 
-A run replaces what an earlier run made of the same file, and nothing else: other names get a number, which is said.
+A run replaces only the results of an earlier run for the same file. Other names get a number, and a line says so.
 The exit status is 0 when all is done, 1 when something was skipped (it is named), 2 when nothing could be done.
 """
 
@@ -50,22 +50,22 @@ from .outputs import Outputs
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 CLIPS = (".gif", *VIDEOS)
-# pictures and clips that are not read: a folder's are named
+# formats that are not read: a message names such files in a folder
 OTHERS = {*OTHER_PICTURES, ".raw", ".cr3", ".psd", ".svg", ".exr", ".hdr", ".apng"}
 OTHERS |= {".wmv", ".flv", ".3gp", ".mts", ".mpg", ".mpeg"}
 ENDS = ("_disparity.npy", "_disparity.png", "_depth.npy", "_depth.png", "_colour.png", "_colour.gif", "_colour.mp4")
 FAILURES = (ValueError, OSError, RuntimeError, MemoryError, ImportError)  # RuntimeError: torch, out of memory
 
-Frame = tuple[Image.Image, float]  # a clip's picture and the seconds it is shown
+Frame = tuple[Image.Image, float]  # a picture of a clip, and its duration in seconds
 
 
 # --- what is there to predict -----------------------------------------------------------------------------------
 
 
 def find_inputs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """The picture and clip files among `paths` and directly in their folders; and what is wrong with a path, in words.
+    """The pictures and clips among `paths` and directly in folders of `paths`; and a sentence for each problem.
 
-    What an earlier run wrote is left out. A file that is named is taken whatever its suffix.
+    Results of an earlier run are left out. A file that is named itself may have any suffix.
     """
     found: dict[Path, None] = {}
     problems = []
@@ -82,7 +82,7 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             if others:
                 told = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
                 problems.append(
-                    f"{path}: left out, for this format is not read: {told}; save them as .jpg, .png or .mp4"
+                    f"{path}: left out, because this format is not read: {told}; save as .jpg, .png or .mp4"
                 )
             elif not files:
                 known = ", ".join(sorted({*PICTURES, *CLIPS}))
@@ -97,9 +97,9 @@ def find_inputs(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 
 def output_stems(paths: Sequence[Path], outputs: Outputs) -> dict[Path, Path]:
-    """Where each input's outputs go, without their ends: folder/a for a.png, folder/a_jpg if there is an a.jpg as well.
+    """Input -> path of its outputs without their ends: folder/a for a.png; a_png and a_jpg if there is a.jpg, too.
 
-    A number is added as long as another input has the name, or a file would be replaced that is not this input's.
+    A number is added if another input has this name, or if a file would be replaced that is not a result of this input.
     """
     shared = Counter(path.stem.casefold() for path in paths)
     stems: dict[Path, Path] = {}
@@ -118,7 +118,7 @@ def output_stems(paths: Sequence[Path], outputs: Outputs) -> dict[Path, Path]:
 def write_uint16(values: np.ndarray, path: Path) -> float:
     """Writes values (H, W) times 256 as a 16-bit PNG; returns the share of pixels that were too large for 16 bits."""
     scaled = (values * 256).round()
-    with atomic_write(path) as partial_path:  # 0 would say "unknown"
+    with atomic_write(path) as partial_path:  # 0 would mean "unknown"
         Image.fromarray(scaled.clip(1, 65535).astype(np.uint16)).save(partial_path, format="PNG")
     return float((scaled > 65535).mean())
 
@@ -126,7 +126,7 @@ def write_uint16(values: np.ndarray, path: Path) -> float:
 def draw(
     picture: Image.Image, disparity: Tensor, limits: tuple[float, float], focal_baseline: float | None, width: int
 ) -> Image.Image:
-    """The picture beside its disparity (h, w), each at most `width` px wide and never wider than the picture."""
+    """The picture beside its disparity (h, w), each `width` px wide, or as wide as a smaller picture."""
     width = min(width, picture.width)
     height = max(1, round(width * picture.height / picture.width))
     small = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -134,10 +134,10 @@ def draw(
 
 
 def write_picture(said: Prediction, stem: Path, focal_baseline: float | None = None, width: int = 640) -> str | None:
-    """Writes a picture's outputs, `stem`_disparity.npy and so on; returns a sentence when 16 bits were too few."""
+    """Writes a picture's outputs, `stem`_disparity.npy and so on; returns a sentence if values exceed 16 bits."""
     with atomic_write(stem.with_name(f"{stem.name}_disparity.npy")) as partial_path, open(partial_path, "wb") as file:
         write_npy_header(file, said.disparity.shape)
-        file.write(said.disparity.astype("<f4").data)  # np.save would not notice that the disk is full
+        file.write(said.disparity.astype("<f4").data)  # np.save would not notice a full disk
     if said.depth is not None:
         path, limit = stem.with_name(f"{stem.name}_depth.png"), "256 m"
         too_large = write_uint16(said.depth, path)
@@ -157,7 +157,7 @@ def write_picture(said: Prediction, stem: Path, focal_baseline: float | None = N
 
 
 def import_av():
-    """PyAV, which reads and writes videos. Raises ValueError saying how to install it."""
+    """Imports PyAV, which reads and writes videos. Raises ValueError without it, with the remedy."""
     try:
         import av
     except ImportError as error:
@@ -172,7 +172,7 @@ def gif_frames(path: Path) -> Iterator[Frame]:
 
 
 def video_frames(path: Path) -> Iterator[Frame]:
-    """A phone's video is turned as it was held; the seconds come from the frames' time stamps, so they may vary."""
+    """The frames, upright, with durations in seconds from their time stamps, so durations may vary."""
     with import_av().open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it has no pictures, perhaps sound alone")
@@ -188,7 +188,7 @@ def video_frames(path: Path) -> Iterator[Frame]:
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a gif or a video, RGB, in order. Raises ValueError naming a file that cannot be read to its end."""
+    """The frames of a gif or a video, RGB, in order. Raises ValueError naming an unreadable or incomplete file."""
     errors: tuple[type[Exception], ...] = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
     frames = gif_frames
     if path.suffix.lower() != ".gif":
@@ -200,14 +200,14 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
 
 def stream_video(frames: Iterable[Frame], path: Path) -> None:
-    """Writes an mp4 (H.264, no sound) frame by frame, each shown as long as it says."""
+    """Writes an mp4 (H.264, no sound) frame by frame, each with its own duration."""
     av = import_av()
-    ticks, elapsed = 90_000, 0.0  # a second in MPEG's usual unit
+    ticks, elapsed = 90_000, 0.0  # ticks per second, as usual in MPEG
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "20", "bf": "0"})
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, ticks)
         for picture, seconds in frames:
-            if elapsed == 0:  # the format has one colour for two by two pixels: sizes must be even
+            if elapsed == 0:  # four pixels share one colour in this format, so sizes must be even
                 width, height = (side + side % 2 for side in picture.size)
                 stream.width, stream.height = width, height
             frame = av.VideoFrame.from_image(picture.crop((0, 0, width, height)))
@@ -220,7 +220,7 @@ def stream_video(frames: Iterable[Frame], path: Path) -> None:
 
 
 def write_maps(chunks: Iterable[np.ndarray], path: Path) -> None:
-    """Writes maps that come in chunks (n, h, w) as one float32 .npy (frames, h, w). Writes nothing when none come."""
+    """Writes chunks (n, h, w) of maps as one float32 .npy (frames, h, w)."""
     with atomic_write(path) as partial_path, open(partial_path, "wb") as file:
         total, shape = 0, (0, 0)
         for chunk in chunks:
@@ -230,7 +230,7 @@ def write_maps(chunks: Iterable[np.ndarray], path: Path) -> None:
             file.write(np.ascontiguousarray(chunk, dtype="<f4").data)
             total += len(chunk)
         file.seek(0)
-        write_npy_header(file, (total, *shape))  # as long as before: NumPy leaves room for the first axis to grow
+        write_npy_header(file, (total, *shape))  # of the same length: NumPy reserves room for a larger first axis
 
 
 def batched(items: Iterable, size: int) -> Iterator[list]:
@@ -247,9 +247,9 @@ def write_clip(
     width: int = 640,
     batch_size: int = 4,
 ) -> None:
-    """Writes the outputs of one gif or video, which is read twice: to predict, and to draw with one range of colours.
+    """Writes the outputs of one gif or video, which is read twice: to predict and to draw (one range of colours).
 
-    `predict` turns pictures into disparities (N, h, w), `focal_baseline_at` a picture's width into the camera's f·B/W.
+    `predict`: pictures -> disparities (N, h, w). `focal_baseline_at`: width of a picture -> f·B/W of the camera.
     Raises ValueError naming a clip that cannot be read or is empty.
     """
     bar = partial(tqdm, unit="frame", leave=False, disable=None)
@@ -311,16 +311,16 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         help="where to write (default: output/predict)",
     )
     add("--focal-px", type=positive(float), metavar="F", help="focal length, in px of the pictures given")
-    add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in metres, as 0.54")
+    add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in m, such as 0.54")
     add(
         "--camera",
         type=here,
         metavar="FILE",
-        help="camera.json with focal_px, baseline_m and width, in place of those two",
+        help="camera.json with focal_px, baseline_m and width, in place of these two",
     )
     add("--size", nargs=2, type=number(int, SMALLEST, highest=4096), metavar=("H", "W"), help="what the network sees")
-    add("--no-post-process", action="store_true", help="do not blend with the mirrored picture's answer: half the work")
-    add("--width", type=positive(int), default=640, help="px, of picture and map in the colour outputs (default: 640)")
+    add("--no-post-process", action="store_true", help="do not predict the mirrored picture, too: half the work")
+    add("--width", type=positive(int), default=640, help="px of picture and map in the colour outputs (default: 640)")
     add(
         "--batch-size",
         type=number(int, 1, highest=1024),
@@ -349,7 +349,7 @@ def load_network(options: argparse.Namespace) -> Predictor:
 
 
 def camera_of(options: argparse.Namespace) -> Callable[[int], float | None]:
-    """Turns a picture's width into the camera's f·B/W, None without a camera. Raises ValueError for strange numbers."""
+    """Width of a picture -> f·B/W, None without a camera. Raises ValueError for impossible numbers."""
     if options.camera:
         file = options.camera
         if not file.is_file():
@@ -358,7 +358,7 @@ def camera_of(options: argparse.Namespace) -> Callable[[int], float | None]:
         return lambda width: focal_baseline
     if options.focal_px is None:
         return lambda width: None
-    check_camera(1, options.baseline_m, 1)  # the baseline once, the focal length at every picture's width
+    check_camera(1, options.baseline_m, 1)  # checks the baseline; focal_baseline_at the rest
 
     def focal_baseline_at(width: int) -> float:
         check_camera(options.focal_px, options.baseline_m, width)
@@ -375,7 +375,7 @@ def run(
     batch_size: int = 4,
     outputs: Outputs | None = None,
 ) -> list[Path]:
-    """Predicts every input of `stems` (`output_stems`) and returns those that were skipped, after saying why."""
+    """Predicts every input of `stems` (see `output_stems`); prints why an input is skipped and returns these inputs."""
     skipped: list[Path] = []
 
     @contextlib.contextmanager
@@ -432,7 +432,7 @@ def main(arguments: list[str] | None = None) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not paths:
-        print("there is nothing to predict (what earlier runs wrote is left out)", file=sys.stderr)
+        print("there is nothing to predict (results of earlier runs are left out)", file=sys.stderr)
         return 2
     try:
         focal_baseline_at = camera_of(options)
@@ -443,7 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     height, width = network.size
-    print(f"the network sees every picture at {height}x{width} (height x width); answers get the picture's size back")
+    print(f"the network sees every picture at {height}x{width} (height x width); disparities get the picture's size")
     if outputs.numbered:
         print(outputs.told())
     if old := sum(any(os.path.lexists(f"{stem}{end}") for end in ENDS) for stem in stems.values()):

@@ -1,9 +1,9 @@
-"""Are the pairs fit for training? `monodepth rectify data/mine` looks at some and says.
+"""Checks whether pairs are fit for training: `monodepth rectify data/mine` looks at a few pairs of each drive.
 
-A rectified pair shows every point in one row of both pictures, further left in the right one (notebook 01). Here some
-hundred corners of the left picture are looked for in the right one, in the rows above and below too, and what is found
-tells of what goes wrong with cameras of one's own: views that are turned or shifted against each other, exchanged
-views, pictures of unequal size, pictures of different moments. A picture of each drive shows what was seen.
+A rectified pair shows every point in the same row of both pictures, further left in the right one (notebook 01). This
+command searches some hundred corners of the left picture in the right one, also in the rows above and below. The result
+shows common faults of your own cameras: views that are rotated or shifted against each other, swapped views, pictures
+of unequal size, pictures of different moments. It writes one picture per drive that shows what it found.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from ..files import atomic_write, picture_size, read_picture
 from . import command_parser, here, names, number, start
 from .outputs import Outputs
 
-WIDE = 640  # px: wider pictures are reduced to this, enough to see a tenth of a pixel
-WINDOW = 11  # px, the square that is compared
-REACH, RISE = 0.15, 0.03  # how far to look sideways, and up or down, in parts of the width
-DETAIL = 1e-4  # least corner strength: grey values (0 to 1) that change by 0.01 a pixel in every direction
-ALIKE = 0.8  # least correlation of two windows of one thing
-SMALLEST = (200, 60)  # px, width and height: offsets are known to a tenth of a px, and here 0.16 px are fine
-STEADY = 0.5  # px of the reduced picture: points of one pair lie this close to a smooth course of offsets
+WIDE = 640  # px: wider pictures are reduced to this, which is enough for a tenth of a pixel
+WINDOW = 11  # px, side of the compared square
+REACH, RISE = 0.15, 0.03  # how far to search sideways, and up or down, as shares of the width
+DETAIL = 1e-4  # least corner strength: grey values (0 to 1) that change by 0.01 per pixel in every direction
+ALIKE = 0.8  # least correlation of two windows of the same point
+SMALLEST = (200, 60)  # px, width and height: offsets are measured to a tenth of a px; at this width 0.16 px are allowed
+STEADY = 0.5  # px of the reduced picture: points of a pair are this close to a smooth surface of offsets
 
-# What a drive may show. KITTI's drives have up to 0.4 px of 1242 at the centre and the edges, the grey ones 1.5 px in
+# What is allowed. KITTI's drives have up to 0.4 px of 1242 at the centre and the edges, the grey ones 1.5 px in
 # the corners; at least 38 % of a pair's points are found again, and at most 1 % of them further right.
-TOLERANCE = 0.0008  # vertical offset at the centre or at an edge, as a part of the width: 1 px of 1242
-BENT = 2.5  # so many times more may a corner have
-LEAST_FOUND = 0.25  # of pictures of different places: 2 %
-OUT_OF_STEP = 0.1  # the frame before or after may not be found better by this share
-SOME_NEGATIVE, SWAPPED = 0.2, 0.8  # disparities; of swapped views nearly all are negative
+TOLERANCE = 0.0008  # vertical offset at the centre or an edge, as a share of the width: 1 px of 1242
+BENT = 2.5  # a corner may have this many times more
+LEAST_FOUND = 0.25  # pictures of different places have 2 %
+OUT_OF_STEP = 0.1  # another frame may not have a share of found points larger by this
+SOME_NEGATIVE, SWAPPED = 0.2, 0.8  # shares of negative disparities; swapped views have nearly 1
 
 
 def reduced(picture: Image.Image) -> Tensor:
@@ -53,9 +53,9 @@ def reduced(picture: Image.Image) -> Tensor:
 
 
 def corners(image: Tensor) -> Tensor:
-    """Where (H, W) has detail in every direction: (N, 2) columns and rows, the best of each small square.
+    """Corners of a picture (H, W), with detail in every direction: (N, 2) columns and rows, one per small square.
 
-    The strength is the lesser eigenvalue of the mean of (gx², gx·gy; gx·gy, gy²) over a window (Shi and Tomasi 1994).
+    The strength is the smaller eigenvalue of the mean of (gx², gx·gy; gx·gy, gy²) over a window (Shi and Tomasi 1994).
     """
     gy, gx = torch.gradient(image)
     products = torch.stack([gx * gx, gy * gy, gx * gy])
@@ -69,10 +69,10 @@ def corners(image: Tensor) -> Tensor:
 
 
 def look_for(one: Tensor, other: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds what `one` shows at points (N, 2) in `other`: how far it has moved (N, 2), right and down in px, and r (N).
+    """Finds the points (N, 2) of `one` in `other`: their shifts (N, 2), right and down in px, and r (N).
 
-    r is the correlation of the two windows, so that brighter or paler cameras do not matter; 0 when the best place is
-    at the border of the search. Between the pixels, r is taken for a parabola.
+    r is the correlation of the two windows, so brightness and contrast of the cameras do not matter; it is 0 when the
+    best place is at the border of the search. A parabola through r gives fractions of a pixel.
     """
     half, count = WINDOW // 2, len(points)
     reach, rise = round(REACH * one.shape[1]), max(3, round(RISE * one.shape[1]))
@@ -87,7 +87,7 @@ def look_for(one: Tensor, other: Tensor, points: Tensor) -> tuple[Tensor, Tensor
 
     mean, square = F.avg_pool2d(torch.stack([other, other.square()]), WINDOW, 1)
     spread = WINDOW * (square - mean.square()).clamp(min=1e-6).sqrt()
-    spread = F.pad(spread, [half] * 4, value=math.inf)  # no window there
+    spread = F.pad(spread, [half] * 4, value=math.inf)  # no window fits there
     product = F.conv2d(around(other, half, 0.0)[None], window[:, None], groups=count)[0]
     r = product / around(spread, 0, math.inf)
 
@@ -106,9 +106,9 @@ def look_for(one: Tensor, other: Tensor, points: Tensor) -> tuple[Tensor, Tensor
 
 
 def course(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smooth course a + bx + cy + dxy + ex² + fy² of values (N) over points (N, 2) in -1 to 1, and what is left.
+    """Fits a + bx + cy + dxy + ex² + fy² to values (N) at points (N, 2) in -1 to 1; returns (a ... f) and residuals.
 
-    Of least sum of |what is left| (by weighted least squares, again and again): a few wrong points do not bend it.
+    It minimises the sum of |residual| (by repeated weighted least squares), so a few wrong points do not matter.
     """
     x, y = points.T
     terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1)
@@ -122,10 +122,10 @@ def course(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 @dataclass
 class Found:
-    """What of a left picture was found in a right one: `points` (N, 2) in -1 to 1, `moved` (N, 2) in widths.
+    """Points of a left picture found in a right one: `points` (N, 2) in -1 to 1, `moved` (N, 2) in widths.
 
-    `share` of all `corners` of the left picture were found there and back again, on a smooth course of vertical
-    offsets: those are the points. In pictures of two moments, what is near leaves the course.
+    They were found in both directions, and their vertical offsets lie on a smooth surface (`course`). `share` is their
+    share of all `corners` of the left picture. In pictures of two moments, near objects leave the surface.
     """
 
     corners: int
@@ -138,10 +138,10 @@ class Found:
 
 
 def find_points(left: Tensor, right: Tensor) -> Found:
-    """Corners of `left` (H, W) found in `right`, and from there in `left` again at their own place."""
+    """Corners of `left` (H, W) that are found in `right`, and from there again in `left` at the same place."""
     high, wide = left.shape
     points = corners(left) if min(left.shape) > 2 * WINDOW else torch.zeros(0, 2)
-    if len(points) < 12:  # twice what a course needs
+    if len(points) < 12:  # twice what `course` needs
         return Found(len(points))
     moved, r = look_for(left, right, points)
     edge = WINDOW // 2
@@ -159,7 +159,7 @@ def find_points(left: Tensor, right: Tensor) -> Found:
 
 @dataclass
 class Look:
-    """One pair that was looked at: what was found in its own right picture, and what share in those beside it."""
+    """One examined pair: the points found in its own right picture, and the share found in neighbouring ones."""
 
     pair: kitti.Pair
     size: tuple[int, int]  # (width, height) of its pictures, px
@@ -168,13 +168,13 @@ class Look:
 
     @property
     def better(self) -> str:
-        """The frame, "before" or "after", whose right picture fits clearly better than its own; else ""."""
+        """The frame, "before" or "after", whose right picture fits clearly better; else ""."""
         best = max(self.beside, key=self.beside.__getitem__, default="")
         return best if best and self.beside[best] > self.own.share + OUT_OF_STEP else ""
 
 
 def look_at(pairs: Sequence[kitti.Pair], index: int) -> Look:
-    """Looks at pair `index` of a drive, and for its left picture in the right pictures before and after."""
+    """Examines pair `index` of a drive; also searches its left picture in the right pictures before and after."""
     pair = pairs[index]
     picture = read_picture(pair.left)
     left = reduced(picture)
@@ -199,17 +199,17 @@ def unequal_sizes(pairs: Sequence[kitti.Pair]) -> list[tuple[kitti.Pair, str]]:
 
 @dataclass
 class Report:
-    """What was seen of a drive: the looks, and the faults in words (none: all is well)."""
+    """The result for a drive: the examined pairs (`looks`) and the faults in words; no fault means ok."""
 
     name: str
     pairs: int
     looks: list[Look] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    shown: kitti.Pair | None = None  # what the picture shows: the pair that fits least
+    shown: kitti.Pair | None = None  # the pair to draw: the one that fits worst
 
     @property
     def width(self) -> int:
-        """Width in px of the first pair looked at: what all px here are px of."""
+        """Width in px of the first examined pair; all px below refer to it."""
         return self.looks[0].size[0]
 
     @property
@@ -241,7 +241,7 @@ class Report:
 
     def line(self) -> str:
         """Verdict and numbers in one line."""
-        verdict = "; ".join(self.faults) or "well"
+        verdict = "; ".join(self.faults) or "ok"
         if not len(self.looks) or not len(self.points):
             return f"{self.name}: {verdict}"
         beside = [share for look in self.looks for share in look.beside.values()]
@@ -254,7 +254,7 @@ class Report:
 
 
 def misaligned(report: Report) -> str | None:
-    """In words how the views lie against each other, when they are off by more than allowed."""
+    """A sentence about how the views are misaligned; None when they are within the tolerance."""
     if len(report.points) < 12:
         return None
     factors = course(report.points, report.moved[:, 1])[0]  # px at the picture's centre, edge or corner
@@ -276,7 +276,7 @@ def misaligned(report: Report) -> str | None:
 
 
 def find_faults(report: Report) -> list[str]:
-    """What is wrong with a drive's looks, in words with the remedy."""
+    """The faults of the examined pairs, one sentence each, with the remedy."""
     width, height = report.looks[0].size
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return [f"too small to tell, {width}x{height} px: look at pictures of {SMALLEST[0]}x{SMALLEST[1]} px or more"]
@@ -296,8 +296,8 @@ def find_faults(report: Report) -> list[str]:
         look, rise = min(strange, key=lambda look: look.own.share), RISE * report.width
         return [
             f"views do not fit: of {look.pair.name} {100 * look.own.share:.0f} % of the points are found again, so in "
-            f"{len(strange)} of {len(report.looks)} pairs: they are of different moments or places, or lie more than "
-            f"{rise:.0f} px too high or low, or far askew"
+            f"{len(strange)} of {len(report.looks)} pairs: they show different moments or places, or are off by "
+            f"more than {rise:.0f} px vertically, or rotated"
         ]
     faults = []
     if report.negative > SWAPPED:
@@ -313,7 +313,7 @@ def find_faults(report: Report) -> list[str]:
 
 
 def check_drive(drive: str | Path, cameras: kitti.CameraName = "colour", frames: int = 5) -> Report:
-    """Looks at `frames` pairs spread over a drive. What `kitti.find_pairs` and reading raise is a fault, too."""
+    """Examines `frames` pairs spread over a drive. An error of `kitti.find_pairs` or of reading is a fault, too."""
     report = Report(Path(os.path.abspath(drive)).name, 0)
     try:
         pairs = kitti.find_pairs(drive, cameras)
@@ -334,11 +334,11 @@ def check_drive(drive: str | Path, cameras: kitti.CameraName = "colour", frames:
 
 
 def draw(report: Report) -> Image.Image:
-    """The pair `shown` of a report that has one, with what was found in all pairs looked at."""
+    """Draws the pair `shown` of a report, with the points found in all examined pairs."""
     assert report.shown is not None
     pair = report.shown
     views = read_picture(pair.left), read_picture(pair.right)
-    title = textwrap.fill(f"{pair.name}: {'; '.join(report.faults) or 'well'}", 130, break_on_hyphens=False)
+    title = textwrap.fill(f"{pair.name}: {'; '.join(report.faults) or 'ok'}", 130, break_on_hyphens=False)
     if not report.looks:
         return plots.figure_image(plots.rectification(*views, title))
     shown = next(look for look in report.looks if look.pair is pair)
@@ -352,10 +352,10 @@ def draw(report: Report) -> Image.Image:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0 all is well, 1 a drive has a fault or none was found."""
+    """The command line. Returns the exit status: 0 all drives are ok, 1 a drive has a fault or none was found."""
     parser = command_parser("rectify", __doc__, "monodepth rectify data/mine --frames 10")
     parser.add_argument("data", type=here, help="folder with drives")
-    parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="default: colour; own: colour")
+    parser.add_argument("--cameras", default="colour", choices=list(kitti.CAMERAS), help="colour (default) or grey")
     parser.add_argument("--drives", type=names, help="names separated by commas (default: all)")
     parser.add_argument("--frames", type=number(int, 1), default=5, help="pairs to look at in each drive (default: 5)")
     parser.add_argument(
@@ -380,7 +380,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if outputs.numbered:
         print(outputs.told())
-    print(f"{len(drives) - faults} of {len(drives)} drives are well; pictures are in {outputs.folder}")
+    print(f"{len(drives) - faults} of {len(drives)} drives are ok; pictures are in {outputs.folder}")
     return 1 if faults else 0
 
 

@@ -1,7 +1,7 @@
-"""Notebooks from the shell, executed by papermill into output/NAME.
+"""Runs notebooks from the shell, by papermill, into output/NAME.
 
-What papermill lets pass is refused here: a parameter no notebook has, and a value of another type than the notebook's
-default. `monodepth sweep` makes many runs.
+Unlike papermill, it refuses a parameter that no notebook has, and a value whose type differs from the notebook's
+default. For many runs see `monodepth sweep`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ NOTEBOOKS = (
     "07_gif",
     "08_your_own",
 )
-SHORT = {"model": "model_name"}  # a parameter's other name; in a notebook, `model` is the network itself
-# What belongs to the lab's recipe besides the settings of profile "full": taken with it when no data_dir is given.
+SHORT = {"model": "model_name"}  # short name: a notebook's parameter; there, `model` is the network itself
+# The lab's data. Profile "full" uses it when no data_dir is given.
 LAB = {
     "data_dir": "data",
     "train_drives": "lab",
@@ -49,12 +49,12 @@ LAB = {
 
 
 def bare(name: str) -> str:
-    """A notebook's name without its language: 05_training of zh/05_training."""
+    """A notebook's name without its language: zh/05_training -> 05_training."""
     return name.rpartition("/")[2]
 
 
 def notebook_path(name: str) -> Path:
-    """notebooks/<name>.ipynb; "zh/<name>" is the Chinese one. Raises FileNotFoundError listing the names there are."""
+    """notebooks/<name>.ipynb; "zh/<name>" is the Chinese one. Raises FileNotFoundError listing the known names."""
     folder = project_root() / "notebooks"
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -67,7 +67,7 @@ def notebook_path(name: str) -> Path:
 
 
 def declared_parameters(path: Path) -> dict[str, tuple[object, str]]:
-    """A notebook's parameters: name -> (default, type), the type from the default or, for None, from its annotation."""
+    """A notebook's parameters: name -> (default, type); the type comes from the annotation, else from the default."""
     import papermill
 
     declared = {}
@@ -79,7 +79,7 @@ def declared_parameters(path: Path) -> dict[str, tuple[object, str]]:
 
 
 def check_parameter(name: str, value: object, kind: str) -> object:
-    """`value` as a notebook takes it; an int serves as a float, None always. Raises ValueError saying what is wrong."""
+    """`value` in the type of the notebook; an int becomes a float, None is always allowed. Raises ValueError."""
     kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
     expected = kinds.get(kind)
     wrong_bool = isinstance(value, bool) and kind != "bool"
@@ -90,10 +90,10 @@ def check_parameter(name: str, value: object, kind: str) -> object:
 
 
 def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dict[str, dict]:
-    """What is handed to each notebook: of `parameters` those it has, checked; results go to `output`.
+    """The parameters for each notebook: those of `parameters` that it has, checked; results go to `output`.
 
-    Those after 05 get the weights that it trains, and profile "full" brings the lab's drives, where nothing else is
-    given. Raises ValueError for a value of the wrong type and for a parameter that none of them has.
+    By default, notebooks after 05 get the weights that 05 trains, and profile "full" gets the lab's drives. Raises
+    ValueError for a value of the wrong type, and for a parameter that none of the notebooks has.
     """
     declared = {name: declared_parameters(notebook_path(name)) for name in names}
     parameters = {SHORT.get(name, name): value for name, value in parameters.items()}
@@ -108,7 +108,7 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
             and "07_gif" in map(bare, declared)
             and "gif_drive" not in parameters
         ):
-            raise ValueError("gif_drive is the lab's, test_drives is not: say which drive to show, -p gif_drive DRIVE")
+            raise ValueError("gif_drive is the lab's, test_drives is not: name the drive to show, -p gif_drive DRIVE")
     taken = {}
     for name, entries in declared.items():
         taken[name] = {
@@ -120,7 +120,7 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
 
 
 def all_values(names: Sequence[str], parameters: dict, output: Path) -> dict[str, dict]:
-    """Every parameter of every notebook: what `take_parameters` hands over, and the defaults of the others."""
+    """All parameters of all notebooks: the values of `take_parameters`, and the defaults of the others."""
     taken = take_parameters(names, parameters, output)
     defaults = {name: declared_parameters(notebook_path(name)) for name in taken}
     return {name: {key: value for key, (value, _) in defaults[name].items()} | taken[name] for name in taken}
@@ -130,10 +130,10 @@ def all_values(names: Sequence[str], parameters: dict, output: Path) -> dict[str
 
 
 def run(name: str, parameters: dict, output: Path) -> Path:
-    """Executes one notebook into `output/<name>.ipynb`; what its cells print goes to standard output, nothing else.
+    """Executes one notebook into `output/<name>.ipynb`; standard output shows only what its cells print.
 
-    Returns the executed notebook, which is saved after every cell and within long ones every 30 s. Raises what the
-    notebook raises (papermill.PapermillExecutionError) and, before it starts, ValueError as `take_parameters` does.
+    Returns the path of the executed notebook, which is saved after every cell, and every 30 s within a cell. Raises
+    papermill.PapermillExecutionError for an error in a cell, and before the start ValueError as `take_parameters` does.
     """
     import papermill
 
@@ -141,7 +141,7 @@ def run(name: str, parameters: dict, output: Path) -> Path:
     taken = take_parameters([name], parameters, output)[name]
     output.mkdir(parents=True, exist_ok=True)
     target = output / source.name
-    for logger in ("translators", "utils"):  # would warn of what is checked here
+    for logger in ("translators", "utils"):  # they would warn about what is checked here
         logging.getLogger(f"papermill.{logger}").setLevel(logging.ERROR)
     papermill.execute_notebook(
         source,
@@ -155,13 +155,13 @@ def run(name: str, parameters: dict, output: Path) -> Path:
         autosave_cell_every=30,
         store_widget_state=False,
         iopub_timeout=60,
-        extra_arguments=["--log-level=CRITICAL"],  # the kernel's own words: it warns of how it listens
+        extra_arguments=["--log-level=CRITICAL"],  # the kernel would warn about its connection
     )
     return target
 
 
 def run_all(parameters: dict, output: Path, names: Sequence[str] = NOTEBOOKS) -> None:
-    """The notebooks in order, each with the parameters it has; all are checked before the first one runs."""
+    """Runs the notebooks in order, each with its own parameters; all are checked before the first one runs."""
     for name, taken in take_parameters(names, parameters, output).items():
         started = time.perf_counter()
         run(name, taken, output)
@@ -172,7 +172,7 @@ def run_all(parameters: dict, output: Path, names: Sequence[str] = NOTEBOOKS) ->
 
 
 def read_status(folder: Path) -> dict:
-    """What `run_noted` left in `folder`: state, said (why not done), notebooks with their parameters, seconds."""
+    """The status.json of `run_noted`: state, said (the reason of a failure), notebooks with parameters, seconds."""
     try:
         return json.loads((folder / "status.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -187,7 +187,7 @@ def write_status(folder: Path, **changes) -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """Why a run has not come to its end, on one line."""
+    """The reason why a run did not finish, on one line."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -201,7 +201,7 @@ def sentence(error: BaseException) -> str:
 
 
 def check_free(names: Sequence[str], output: Path) -> None:
-    """Raises FileExistsError when `output` holds a notebook of such a name that no run left: a student's own work."""
+    """Raises FileExistsError when `output` holds a notebook of these names that no run wrote: a student's work."""
     for name in names:
         path = output / notebook_path(name).name
         if path.is_file() and b'"papermill": {' not in path.read_bytes():
@@ -209,7 +209,7 @@ def check_free(names: Sequence[str], output: Path) -> None:
 
 
 def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: float = 0.0) -> None:
-    """`run_all`, with what it runs and how that ended in `output/status.json`. Raises what it raises.
+    """`run_all`, which also writes what it runs and how that ended to `output/status.json`. Raises the same errors.
 
     Waits up to `patience` seconds for another run in the same folder to end.
     """
@@ -222,7 +222,7 @@ def run_noted(names: Sequence[str], parameters: dict, output: Path, patience: fl
             run_all(parameters, output, names)
         except BaseException as error:
             state = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-            with contextlib.suppress(OSError):  # a full disk has been said already
+            with contextlib.suppress(OSError):  # a full disk has been reported already
                 write_status(output, state=state, said=sentence(error), seconds=time.time() - started)
             raise
         write_status(output, state="done", seconds=time.time() - started)
@@ -237,7 +237,7 @@ def expand(names: Sequence[str]) -> Sequence[str]:
 
 
 def stop_cleanly() -> None:
-    """Lets the end of a terminal session and `kill` do what Ctrl-C does, unless they are ignored (nohup)."""
+    """Makes `kill` and the end of a terminal session act like Ctrl-C, unless they are ignored (nohup)."""
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -250,10 +250,10 @@ def stop_cleanly() -> None:
 
 
 def end_with_parent() -> None:
-    """Stops this run, as `kill` does, when standard input closes: the sweep that started it is gone."""
+    """Stops this run, as `kill` does, when standard input closes: then the sweep that started it has ended."""
 
     def watch() -> None:
-        while os.read(0, 1):  # not sys.stdin: its lock would hold up the end of the process
+        while os.read(0, 1):  # not sys.stdin: its lock would delay the end of the process
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -265,10 +265,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("run", __doc__, "monodepth run 05_training 06_testing -p epochs 2 --name mine")
     add = parser.add_argument
     add("notebook", nargs="+", help=f"{', '.join(NOTEBOOKS)}; or all")
-    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, its value as YAML")
+    add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter and its value in YAML")
     add("--language", choices=("en", "zh"), default="en", help="zh: the notebooks with Chinese prose (default: en)")
     add("--name", default="run", help="the folder below output/ of the project (default: run)")
-    add("--output", metavar="FOLDER", help="the folder itself, in place of --name")
+    add("--output", metavar="FOLDER", help="another folder, instead of --name")
     add("--from-sweep", action="store_true", help="end when standard input closes; wait for the folder")
     options = parser.parse_args(arguments)
     output = Path(options.output).absolute() if options.output else project_path("output") / options.name
@@ -285,16 +285,16 @@ def main(arguments: list[str] | None = None) -> int:
     stop_cleanly()
     if options.from_sweep:
         end_with_parent()
-    begun = time.time() - 1  # file systems round
+    begun = time.time() - 1  # file systems round times
     try:
         run_noted(names, parameters, output, 60.0 if options.from_sweep else 0.0)
     except KeyboardInterrupt:
         print(f"stopped; what was saved is in {output}, -p resume true goes on from a checkpoint", file=sys.stderr)
         return 130
-    except (BlockingIOError, FileExistsError) as error:  # another run's folder, or a user's
+    except (BlockingIOError, FileExistsError) as error:  # the folder of another run, or of the user
         print(f"{error}", file=sys.stderr)
         return 2
-    except Exception as error:  # a cell's, a kernel's that died or never started, a disk's
+    except Exception as error:  # of a cell, of a kernel that died or never started, of the disk
         executed = [path for path in output.glob("*.ipynb") if path.stat().st_mtime >= begun]
         there = f"the executed notebook is in {output}" if executed else "--output FOLDER writes elsewhere"
         print(f"{sentence(error)} ({there})", file=sys.stderr)

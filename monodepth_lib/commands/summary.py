@@ -1,4 +1,4 @@
-"""The runs of a sweep on one page, `summary.html`: a table, curves, and one picture as every run sees it."""
+"""The page `summary.html` of a sweep: a table, curves, and one picture with the disparity of every run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..checkpoints import read_history
 from ..depth import HIGHER_IS_BETTER, METRICS
 from ..files import atomic_write, project_path, read_picture
 
-SHOWN = ("abs_rel", "rmse", "a1", "d1_all")  # of the metrics, the columns of a sweep's table
+SHOWN = ("abs_rel", "rmse", "a1", "d1_all")  # the metrics in a sweep's table
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is compared: a run's name, the parameters that the sweep gives it, its folder and its status.json."""
+    """One run to compare: its name, its parameters in the sweep, its folder and its status.json."""
 
     name: str
     parameters: dict
@@ -34,14 +34,14 @@ class Result:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The rows of a run's metrics.json, best answer first: post-processed where there is one; [] without a truth."""
+    """The rows of a run's metrics.json, the post-processed one first if there is one; [] without metrics."""
     path = folder / "metrics.json"
     means = json.loads(path.read_text(encoding="utf-8"))["means"] if path.is_file() else []
     return sorted(means, key=lambda row: row["name"] != "post-processed")
 
 
 def varied(runs: Sequence[Result]) -> list[str]:
-    """The parameters that are not the same in all runs."""
+    """The parameters that differ between the runs."""
     keys = dict.fromkeys(key for one in runs for key in one.parameters)
     return [key for key in keys if any(one.parameters.get(key) != runs[0].parameters.get(key) for one in runs)]
 
@@ -49,7 +49,7 @@ def varied(runs: Sequence[Result]) -> list[str]:
 def compare(runs: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """The heads of a table and a row of text for each run: settings, state, losses, metrics, minutes of training.
 
-    The best of every column bears a star. Below them stands the baseline that does not look, where it was measured.
+    The best value of a column has a star. The last row is the baseline, if it was measured.
     """
     settings = varied(runs)
     numbers: list[dict[str, float]] = []  # of each run, by head
@@ -90,11 +90,11 @@ def compare(runs: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
 
 
 def same_picture(runs: Sequence[Result]) -> tuple[list, list[str]]:
-    """One test picture and what every run says of it: images and titles for `plots.grid`; empty without predictions."""
+    """One test picture and its disparity by every run: images and titles for `plots.grid`, or empty lists."""
     maps: dict[str, dict[str, np.ndarray]] = {}  # run -> picture -> disparity
     for one in runs:
-        for folder in (one.folder, one.folder / "test"):  # where 06 and 05 leave them
-            with contextlib.suppress(OSError, ValueError, EOFError):  # none here, or of a run that was killed
+        for folder in (one.folder, one.folder / "test"):  # where notebooks 06 and 05 write them
+            with contextlib.suppress(OSError, ValueError, EOFError):  # no file, or one of a run that was killed
                 array = np.load(folder / "disparities_pp.npy", mmap_mode="r")
                 named = json.loads((folder / "names.json").read_text(encoding="utf-8"))
                 maps[one.name] = dict(zip(named, array, strict=False))
@@ -105,19 +105,19 @@ def same_picture(runs: Sequence[Result]) -> tuple[list, list[str]]:
     name = names[len(names) // 2]
     pictures: list[Image.Image] = []
     for values in next(one.status["notebooks"] for one in runs if one.name in maps).values():
-        with contextlib.suppress(KeyError, OSError, ValueError):  # the data may be elsewhere by now
+        with contextlib.suppress(KeyError, OSError, ValueError):  # the data may have moved
             root = project_path(values["data_dir"])
             pairs = kitti.select_pairs(root, "test", values["test_drives"], cameras=values["cameras"], bad_pairs="skip")
             pictures = [read_picture({pair.name: pair.left for pair in pairs}[name])]
     images = [Image.fromarray(np.asarray(found[name])) for found in maps.values() if name in found]
-    size = (pictures or images)[0].size  # of all, whatever the networks' sizes: fractions of the width stay as they are
+    size = (pictures or images)[0].size  # one size for all networks: fractions of the width do not change
     images = [image.resize(size, Image.Resampling.BILINEAR) for image in images]
     titles = [one for one, found in maps.items() if name in found]
     return [*pictures, *map(np.asarray, images)], [name] * len(pictures) + titles
 
 
 def picture_tag(image: Image.Image, words: str) -> str:
-    """A picture within the page itself."""
+    """A picture embedded in the page, as HTML."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
@@ -138,14 +138,14 @@ img {{ max-width: 100% }}
 """
 
 
-Part = str | tuple[list[str], list[list[str]]] | Image.Image  # of a page: a paragraph, a table (heads, rows), a picture
+Part = str | tuple[list[str], list[list[str]]] | Image.Image  # a paragraph, a table (heads, rows) or a picture
 
 
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
-    """A page of paragraphs (in Markdown), tables and pictures: Markdown where `path` ends so, else HTML.
+    """A page of paragraphs (in Markdown), tables and pictures: Markdown if `path` ends in .md, else HTML.
 
-    Pictures lie beside a page of Markdown, under its name, and within one of HTML; `info["words"]` says what one shows.
-    In HTML a cell that ends in a star is bold. Raises OSError naming a file that cannot be written.
+    Markdown has its pictures in files beside it, HTML embeds them; `info["words"]` describes a picture. In HTML, a cell
+    that ends in a star is bold. Raises OSError naming a file that cannot be written.
     """
     markdown = path.suffix == ".md"
     text, pictures = [f"# {title}"] if markdown else [], 0
@@ -181,21 +181,21 @@ def to_html(paragraph: str) -> str:
 
 
 def named(words: str, image: Image.Image) -> Image.Image:
-    """The picture with words for readers who do not see it."""
+    """The picture with a description for readers who cannot see it."""
     image.info["words"] = words
     return image
 
 
 def write_summary(runs: Sequence[Result], path: Path) -> None:
-    """The page, of the name of its folder: table, why some failed, curves, one picture as every run sees it."""
+    """Writes the page: a table, the reasons of failures, curves, and one picture with the disparity of every run."""
     states = [one.status["state"] for one in runs]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     parts: list[Part] = [
         f"{len(runs)} run{'s' * (len(runs) > 1)}: {counts}.",
         compare(runs),
         "train, vals: the loss of the last epoch, and the lowest one of vals. Abs Rel, RMSE, D1-all: lower is better; "
-        "a1: higher. A star marks the best of a column, – what was left as it is or has no value. Runs that differ in "
-        "their seed alone show how much of a difference is chance.",
+        "a1: higher. A star marks the best of a column; – means the default, or no value. Runs that differ only in "
+        "their seed show how large a difference by chance is.",
         *(f"**{one.name}**: {one.status['said']}" for one in runs if one.status["said"]),
     ]
     histories = {one.name: one.folder / "history.csv" for one in runs}
@@ -206,13 +206,13 @@ def write_summary(runs: Sequence[Result], path: Path) -> None:
         maps = [image for image in images if isinstance(image, np.ndarray)]
         limits = [(0, max(float(np.percentile(image, 99)) for image in maps))] * len(images)
         figure = plots.grid(images, titles, columns=min(len(images), 3), limits=limits)
-        parts += ["## One test picture", "Bright is near; the colours mean the same in all of them."]
+        parts += ["## One test picture", "Bright is near; all maps have the same range of colours."]
         parts.append(named("disparities", plots.figure_image(figure)))
     write_page(path, path.parent.name, parts)
 
 
 def table(heads: list[str], lines: list[list[str]]) -> str:
-    """Aligned text, for the terminal."""
+    """The table as aligned text, for the terminal."""
     widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
     return "\n".join(
         "  ".join(x.ljust(n) for x, n in zip(line, widths, strict=True)).rstrip() for line in [heads, *lines]

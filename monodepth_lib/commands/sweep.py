@@ -1,11 +1,11 @@
-"""Every run of a YAML file, here or on a cluster, and a page that compares them. Started again, it goes on.
+"""Executes all runs of a YAML file, here or on a cluster, and compares them on one page. Started again, it goes on.
 
     notebooks: [05_training, 06_testing]
     parameters: {epochs: 10}                                         # of every run
     grid: {learning_rate: [1.0e-3, 2.0e-3], base_channels: [8, 16]}  # every combination is a run
-    runs: {residual: {model_name: resnet18_md}}                      # and so is each with a name
+    runs: {residual: {model_name: resnet18_md}}                      # and so is each named one
 
-The runs of sweep.yaml write to output/sweep/RUN/. Whatever happens to one of them, the others go on.
+The runs of sweep.yaml write to output/sweep/RUN/. If one of them fails, the others go on.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ..files import locked, project_path, project_root
 from . import command_parser, names, positive, short_name, start
 from .run import all_values, expand, read_status, sentence, stop_cleanly, write_status
 
-INCIDENTAL = ("device", "output_dir", "resume", "weights")  # may differ when a run is started again
+INCIDENTAL = ("device", "output_dir", "resume", "weights")  # these may differ when a run is started again
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its name, what it executes with which parameters, and its folder."""
+    """One run of a sweep: its name, notebooks, parameters and folder."""
 
     name: str
     notebooks: tuple[str, ...]
@@ -50,7 +50,7 @@ class Run:
 
 
 def read_sweep(path: str | Path) -> list[Run]:
-    """The runs of a YAML file, every parameter checked. Raises ValueError naming the file and what is wrong in it."""
+    """The runs of a YAML file, with all parameters checked. Raises ValueError naming the file and the fault."""
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -97,9 +97,9 @@ def read_sweep(path: str | Path) -> list[Run]:
 
 
 def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
-    """Those that are not done; failed ones only on `retry`. Says of each other one why it is left out.
+    """The runs that are not done (failed ones only with `retry`). Prints why the others are left out.
 
-    Raises ValueError when a folder holds a run with other parameters: it would be neither the old nor the new one.
+    Raises ValueError when a folder holds a run with other parameters: the two would mix.
     """
     left = []
     for one in runs:
@@ -125,7 +125,7 @@ def unfinished(runs: Sequence[Run], retry: bool) -> list[Run]:
 
 
 def command(one: Run, device: str | None) -> list[str]:
-    """Python's arguments for this one run, which goes on from a checkpoint where there is one."""
+    """The arguments of Python for this run; it goes on from a checkpoint if there is one."""
     parameters = {**one.parameters}
     known = {key for values in one.values().values() for key in values}
     if "resume" in known:
@@ -148,10 +148,10 @@ def execute(
     places: SimpleQueue | None = None,
     threads: int | None = None,
 ) -> int:
-    """Runs Python in a process of its own and returns its exit status; what it prints goes to log.txt in `folder`.
+    """Runs Python in a new process and returns its exit status; its output goes to log.txt in `folder`.
 
-    Takes a device from `places` while it runs; `commands` has the arguments for each (None: where its notebooks say).
-    Ends early once the event `stop` is set, and with this process: the run sees its standard input close.
+    It takes a device from `places` while it runs; `commands`: device -> arguments (None: the notebooks' own device). It
+    ends early when the event `stop` is set or this process ends, because the run's standard input then closes.
     """
     if stop.is_set():
         return 130
@@ -172,7 +172,7 @@ def execute(
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a terminal's Ctrl-C comes to the sweep alone
+                start_new_session=True,  # only the sweep gets a terminal's Ctrl-C
             )
         while process.poll() is None and not stop.is_set():
             time.sleep(0.2)
@@ -190,17 +190,17 @@ def execute(
 
 @contextlib.contextmanager
 def open_pool(devices: Sequence[str | None], cluster: str = "") -> Iterator[tuple]:
-    """What executes the runs, and the arguments of `execute` after `root`: threads of this process, or a Dask cluster.
+    """The executor of the runs (threads, or a Dask cluster), and the arguments of `execute` after `root`.
 
-    On a cluster a run takes one GPU where workers declare such a resource, else one of a worker's threads. The workers
+    On a cluster, a run takes one GPU if workers declare such a resource, else one thread of a worker. The workers must
     see the project at the same path. A run whose worker is lost goes to another one. Raises ValueError without workers,
-    OSError when nobody answers at `cluster`.
+    OSError when the address `cluster` does not answer.
     """
     if not cluster:
         places: SimpleQueue = SimpleQueue()
         for device in devices:
             places.put(device)
-        # else each would take all the processor's cores
+        # otherwise each would use all cores of the processor
         threads = max(1, (os.cpu_count() or 1) // len(devices)) if len(devices) > 1 else None
         with ThreadPoolExecutor(len(devices)) as pool:
             yield pool, threading.Event(), places, threads
@@ -218,7 +218,7 @@ def open_pool(devices: Sequence[str | None], cluster: str = "") -> Iterator[tupl
 
 
 class Follower:
-    """Reads what a run adds to its log: says where it starts, and in a terminal a bar shows its epochs."""
+    """Follows the log of a run: prints where it starts and, in a terminal, shows a bar of its epochs."""
 
     def __init__(self, one: Run) -> None:
         self.name, self.log = one.name, one.folder / "log.txt"
@@ -238,7 +238,7 @@ class Follower:
                 elif self.bar is not None and (told := re.match(r"epoch +(\d+)/(\d+) ", line)):
                     if self.bar.disable:
                         continue
-                    self.bar.initial = self.bar.initial or int(told[1])  # of a run that goes on: time counts from there
+                    self.bar.initial = self.bar.initial or int(told[1])  # a resumed run counts time from there
                     self.bar.n, self.bar.total = map(int, told.groups())
                     self.bar.refresh()
 
@@ -246,8 +246,8 @@ class Follower:
 def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") -> None:
     """Executes the runs, one on each of `devices` at a time or on the workers of a cluster.
 
-    A line says where each begins and how it ends. What goes wrong in one run ends that one. Stopped, it stops them all,
-    checkpoints and all.
+    A line says where each run begins and how it ends. An error ends only its own run. When `work` is stopped, it stops
+    all runs; their checkpoints are kept.
     """
     with open_pool(devices, cluster) as (pool, stop, *others):
         followers = {one.name: Follower(one) for one in runs}
@@ -272,22 +272,22 @@ def work(runs: Sequence[Run], devices: Sequence[str | None], cluster: str = "") 
 
 
 def how_it_ended(one: Run, future: Future) -> str:
-    """One sentence, which status.json has as well: also of a process that could not write it."""
+    """How a run ended, in one sentence; writes it to status.json if the run itself could not."""
     lines: list[str] = []
     with contextlib.suppress(FileNotFoundError):
         lines = (one.folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     try:
         code = future.result()
-    except Exception as error:  # the disk's, or the cluster's: a run that ended every worker it was given
+    except Exception as error:  # of the disk, or of the cluster (a run that killed every worker)
         code, last = 1, sentence(error)
     if code == 2:
-        return last  # it has not begun
+        return last  # the run has not begun
     status = read_status(one.folder)
     if code and status["state"] not in ("failed", "stopped"):
         said = f"ended by signal {-code}; the system does so when memory runs out" if code < 0 else last
         status |= {"state": "failed", "said": said}
-        with contextlib.suppress(OSError):  # said here
+        with contextlib.suppress(OSError):  # the sentence is returned anyway
             write_status(one.folder, state="failed", said=said)
     return f"done in {status['seconds']:.0f} s" if status["state"] == "done" else f"{status['state']}: {status['said']}"
 
@@ -301,10 +301,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", help="what to run, as YAML: notebooks, parameters, grid, runs")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--devices", type=names, help="one run on each of them at a time, such as cuda:0,cuda:1")
-    where.add_argument("--jobs", type=positive(int), default=1, help="so many runs at a time (default 1)")
-    where.add_argument(
-        "--cluster", default="", metavar="ADDRESS", help="the runs go to Dask's workers: tcp://host:8786"
-    )
+    where.add_argument("--jobs", type=positive(int), default=1, help="runs at a time (default: 1)")
+    where.add_argument("--cluster", default="", metavar="ADDRESS", help="run on the workers of Dask: tcp://host:8786")
     parser.add_argument("--retry", action="store_true", help="start failed runs again, too")
     parser.add_argument("--summary", action="store_true", help="run nothing, only write the summary")
     options = parser.parse_args(arguments)
@@ -316,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.summary:
             with locked(folder):
                 work(unfinished(runs, options.retry), devices, options.cluster)
-        from .summary import Result, compare, table, write_summary  # brings torch and matplotlib, not needed until here
+        from .summary import Result, compare, table, write_summary  # imports torch and matplotlib, not needed before
 
         results = [Result(one.name, one.parameters, one.folder, read_status(one.folder)) for one in runs]
         write_summary(results, folder / "summary.html")

@@ -1,6 +1,6 @@
-"""The training of notebook 05, in one process or, started by torchrun, in many, on one machine or several.
+"""The training of notebook 05, in one process, or with torchrun in many processes on one or several machines.
 
-The settings are the notebook's. The batch is shared out among the processes, and so the recipe stays the same.
+The settings are the notebook's. The batch is divided among the processes, so the recipe stays the same.
 
     torchrun --nproc-per-node=4 -m monodepth_lib.commands.train --profile full --data data --train-drives lab
 """
@@ -26,9 +26,9 @@ from ..networks import get_model
 from ..training import PROFILES, Settings, settings, train
 from . import command_parser, here, names, number, positive, seed, start, weights
 
-# The limits of the settings: argparse names the argument that is beyond.
+# The limits of the settings, for argparse.
 KINDS = {"workers": number(int, 0), **{name: positive(int) for name in ("base_channels", "epochs", "batch_size")}}
-HELPS = {"batch_size": "pairs a step, of all processes together", "workers": "loading processes of each process"}
+HELPS = {"batch_size": "pairs in a step, in all processes together", "workers": "loading processes of each process"}
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,31 +45,31 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--cameras", default="colour", choices=list(CAMERAS))
     add("--train-drives", type=names, help="separated by commas, or a split such as lab; default: folder train")
     add("--val-drives", type=names, help="the same, or none; default: folder vals")
-    add("--bad-pairs", default="refuse", choices=("refuse", "skip"), help="damaged pairs: skip them?")
+    add("--bad-pairs", default="refuse", choices=("refuse", "skip"), help="what to do with damaged pairs")
     add("--cache-dir", type=here, help="decode and resize the pictures once, into this folder")
     add("--seed", type=seed, default=0)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    add("--profile", default="class", choices=PROFILES, help="the settings that follow, at once (default: class)")
+    add("--profile", default="class", choices=PROFILES, help="defaults of the settings below (default: class)")
     for field in fields(Settings):
         flags = ["--model", "--model-name"] if field.name == "model" else [f"--{field.name.replace('_', '-')}"]
         kind = KINDS.get(field.name, positive(float) if field.name == "learning_rate" else type(field.default))
         add(*flags, dest=field.name, type=kind, help=HELPS.get(field.name))
-    add("--init", type=weights, help="begin from these: a name in models/, or a .safetensors file")
-    add("--imagenet", action="store_true", help="begin torchvision's encoders with ImageNet weights")
+    add("--init", type=weights, help="start from these weights: a name in models/, or a .safetensors file")
+    add("--imagenet", action="store_true", help="start encoders of torchvision or timm from ImageNet weights")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    begin.add_argument("--restart", action="store_true", help="begin anew and replace what lies there")
-    add("--plain", action="store_true", help="the course's code as it stands, without its tuned twins")
+    begin.add_argument("--restart", action="store_true", help="start from the beginning and replace the files there")
+    add("--plain", action="store_true", help="the plain code of the course, without the faster versions")
     add("--compile", action="store_true", help="torch.compile the network and the loss")
     return parser.parse_args(arguments)
 
 
 def join_group(device: str) -> str:
-    """Joins the group that torchrun has announced, if it has; returns the device of this process.
+    """Joins the group of processes if torchrun started this one; returns the device of this process.
 
     Raises ValueError when there are more processes than GPUs.
     """
-    if "LOCAL_RANK" not in os.environ:  # some launchers of clusters set the others by themselves
+    if "LOCAL_RANK" not in os.environ:  # some clusters set the other variables themselves
         return device
     local = int(os.environ["LOCAL_RANK"])
     cuda = pick_device(device).type == "cuda"
@@ -83,9 +83,9 @@ def join_group(device: str) -> str:
 
 
 def loaders(options: argparse.Namespace, config: Settings) -> tuple[DataLoader, DataLoader]:
-    """This process's shares of the pairs of training and of validation.
+    """The loaders of this process's share of the training and validation pairs.
 
-    Raises ValueError when the batch cannot be shared out evenly, and when a drive is on both sides.
+    Raises ValueError when the batch cannot be divided evenly, and when a drive is on both sides.
     """
     processes = process()[1]
     if config.batch_size % processes:
@@ -106,7 +106,7 @@ def loaders(options: argparse.Namespace, config: Settings) -> tuple[DataLoader, 
 
 
 def run(options: argparse.Namespace) -> None:
-    """One process's part of the training."""
+    """The part of one process in the training."""
     config = settings(options.profile, **{field.name: getattr(options, field.name) for field in fields(Settings)})
     output = options.output_dir
     there = [name for name in ("last.pt", "weights.safetensors", "history.csv") if (output / name).exists()]
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"{output / there[0]} is {what}, --restart replaces it, --output writes elsewhere")
     device = join_group(options.device)
     rank, processes = process()
-    for turn in range(processes if options.cache_dir else 1):  # the first one fills the cache, the others find it
+    for turn in range(processes if options.cache_dir else 1):  # the first one fills the cache, the others read it
         if turn == rank or not options.cache_dir:
             train_loader, val_loader = loaders(options, config)
         if processes > 1:
@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> None:
         log=lambda line: print(line, flush=True),
     )
     if processes > 1:
-        dist.barrier()  # nobody leaves while another still needs it
+        dist.barrier()  # no process ends while another one still needs it
         dist.destroy_process_group()
 
 

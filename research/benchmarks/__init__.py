@@ -1,1 +1,1 @@
-"""How fast the library is, tuned beside plain and beside another checkout: `python -m research.benchmarks --help`."""
+"""How fast the library is, beside its plain code and another checkout: `python -m research.benchmarks --help`."""

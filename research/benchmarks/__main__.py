@@ -1,6 +1,6 @@
-"""`python -m research.benchmarks`: what training, prediction, loading and memory cost, tuned beside plain.
+"""`python -m research.benchmarks`: the cost of training, prediction, loading and memory, fast and plain.
 
-Every ratio compares medians that were taken in turn in one run; the machine should do nothing else meanwhile. Writes
+Every ratio compares medians of functions measured in turn in one run; run nothing else on the machine meanwhile. Writes
 results.json (every repeat of every figure) and results.md (the table).
 
     python -m research.benchmarks --only step --peer ../older     beside this project at an older commit
@@ -27,7 +27,7 @@ ITEMS = {"step": step.run, "predict": predict.run, "load": load.run, "memory": m
 
 
 def number(value: float) -> str:
-    """Three digits that say something: 0.0000021 is 2.1e-06, 1234.5 is 1234."""
+    """Three significant digits: 0.0000021 is 2.1e-06, 1234.5 is 1234."""
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-3 else f"{value:.1e}"

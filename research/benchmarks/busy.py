@@ -30,7 +30,7 @@ IMPORTS = {"as the library sets it": "import monodepth_lib", "torch's own": "imp
 
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """While it lasts, so many programs take a core each as far as they get one."""
+    """Inside this context, this many programs each use a core, if they get one."""
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -41,7 +41,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def seconds(imports: str, quick: bool) -> float:
-    """Of a batch of steps of the class profile. OpenMP reads its setting when torch is first imported."""
+    """The time of some steps of the class profile. OpenMP reads its setting when torch is first imported."""
     code = CODE.format(
         imports=imports, threads=torch.get_num_threads(), cases="QUICK" if quick else "CASES", count=1 if quick else 5
     )

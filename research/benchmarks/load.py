@@ -18,7 +18,7 @@ BATCH = 4
 
 
 def pillow(drive: Path, size: tuple[int, int]) -> None:
-    """Decodes and resizes every picture of a drive with Pillow alone: the floor of any loader from these files."""
+    """Decodes and resizes every picture of a drive with Pillow alone: no loader of these files can be faster."""
     for camera in ("image_02", "image_03"):
         for path in sorted((drive / camera / "data").iterdir()):
             with Image.open(path) as image:
@@ -26,7 +26,7 @@ def pillow(drive: Path, size: tuple[int, int]) -> None:
 
 
 def loader(drive: Path, size: tuple[int, int], augment: bool, cache: Path | None = None, workers: int = 0):
-    """The loader of training; with `cache`, from pictures that are decoded once, here and now."""
+    """The loader of training; with `cache`, from pictures that are decoded once, in this call."""
     pairs = kitti.select_pairs(drive.parent, "train", [drive.name])
     options = dict(size=size, batch_size=BATCH, augment=augment, workers=workers, cache_dir=cache)
     return prepare_dataloader(pairs, train=True, **options)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def passes(batches: Iterable, times: int = 1) -> Callable[[], object]:
 
 
 def pairs_a_second(batches: Iterable, workers: int) -> float:
-    """Pairs a second once the workers run: from the first batch on, by which time each of them has made one."""
+    """Pairs per second with running workers: measured from the first batch on, when each has made one."""
     started = iter(batches)
     next(started)
     start = time.perf_counter()

@@ -36,13 +36,13 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Of the medians, ours / theirs."""
+        """Ratio of the medians, ours / theirs."""
         return median(self.ours) / median(self.theirs) if self.theirs else None
 
 
 @dataclass
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     folder: Path  # a temporary one
     data: Path | None = None  # where pictures come from; None: the sample, enlarged to KITTI's size
@@ -53,7 +53,7 @@ class Options:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], object]], options: Options) -> dict[str, list[float]]:
-    """Seconds of every repeat of every function, one after the other in turn, after a first round that does not count.
+    """Seconds of every repeat of every function, measured in turn, after a first round that does not count.
 
     What the machine does beside it, then falls on all of them alike. A function that returns a float has measured its
     seconds itself.
@@ -92,7 +92,7 @@ def apart(make: Callable[..., Callable[[], object]], *arguments: object) -> Call
 
 
 def prepare(threads: int, make: Callable[..., Callable[[], object]], arguments: tuple) -> None:
-    """In the process of `apart`: makes the work that it is there for."""
+    """In the process of `apart`: makes the function to measure."""
     import torch
 
     global work
@@ -101,19 +101,19 @@ def prepare(threads: int, make: Callable[..., Callable[[], object]], arguments: 
 
 
 def seconds_there() -> float:
-    """In the process of `apart`: does its work once."""
+    """In the process of `apart`: calls the function once."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def rates(seconds: list[float], count: float) -> list[float]:
-    """Things a second, where `count` of them took each of these `seconds`."""
+    """Things per second, when `count` of them took each of these `seconds`."""
     return [count / s for s in seconds]
 
 
 def child(code: str, **environment: str | None) -> str:
-    """What Python prints when it runs `code` in a process of its own, from the project's folder; None takes out."""
+    """What Python prints when it runs `code` in a process of its own, from the project's folder; None unsets."""
     there = {key: value for key, value in {**os.environ, **environment}.items() if value is not None}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=there)
     if done.returncode:
@@ -122,7 +122,7 @@ def child(code: str, **environment: str | None) -> str:
 
 
 def memory(key: str = "VmHWM") -> float:
-    """This process's resident memory in MB: "VmHWM" its peak, "VmRSS" what it is now (Linux).
+    """This process's resident memory in MB: "VmHWM" its peak, "VmRSS" its present value (Linux).
 
     Not `resource.getrusage`: its peak is handed on to a child process, which then begins at its parent's.
     """

@@ -56,7 +56,7 @@ def long_drive(frames: int, output: Path) -> Row:
 
 
 def predict_long_drive(frames: int, output: str, size: tuple[int, int] = (64, 208)) -> None:
-    """In a process of its own: predicts made-up pictures with a tiny network, prints memory on the way as JSON."""
+    """In a process of its own: predicts random pictures with a tiny network, prints memory meanwhile as JSON."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 

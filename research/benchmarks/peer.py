@@ -34,7 +34,7 @@ def kind(folder: Path) -> str:
 
 
 def module(folder: Path, name: str):
-    """One of its modules; its folder leads the path from here on, in this process that is its own."""
+    """Imports one of its modules; from then on its folder is first on the path of this process."""
     if str(folder) not in sys.path:
         for known in [known for known in sys.modules if known.split(".")[0] == "monodepth_lib"]:
             del sys.modules[known]

@@ -30,7 +30,7 @@ class Case:
         return f"{self.network}{channels}, {self.size[0]}x{self.size[1]}, batch {self.batch}"
 
     def views(self) -> tuple[Tensor, Tensor]:
-        """Made-up pictures with detail: what is in them costs nothing more or less."""
+        """Random pictures with detail: the content does not change the time."""
         generator = torch.Generator().manual_seed(0)
         small = torch.rand(self.batch, 3, self.size[0] // 8, self.size[1] // 8, generator=generator)
         left = nn.functional.interpolate(small, self.size, mode="bilinear")
