@@ -733,7 +733,7 @@ def test_pictures_as_jpeg(server, get, tmp_path, capsys):
         grey = [np.asarray(picture.convert("L"), dtype=float) for picture in (image, original)]
     assert np.abs(grey[0] - grey[1]).mean() < 12  # noise is JPEG's worst case
     said = capsys.readouterr().out
-    assert re.search(r"JPEG 92: .* became .*; what this costs in metrics has not been measured", said)
+    assert re.search(r"JPEG 92: .* became .*; the effect on metrics has not been measured", said)
     server.requests.clear()
     assert get(jpeg=92) == {} and get() == {}
     assert server.requests == []
