@@ -138,7 +138,7 @@ def read_camera_file(path: str | Path) -> Calibration:
 
 
 def own_path(drive: str | Path) -> Path:
-    """The absolute path of a drive. A symbolic link is not followed: it keeps its own name and folders."""
+    """The absolute path of a drive. A symbolic link keeps its own name, except in a path with ".."."""
     return Path(drive).resolve() if ".." in Path(drive).parts else Path(drive).absolute()
 
 

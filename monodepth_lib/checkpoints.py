@@ -110,7 +110,7 @@ class Checkpoints:
             self.previous.unlink(missing_ok=True)
 
     def save(self, history: list[dict], good: bool = True) -> None:
-        """Writes the state after an epoch; `good`: a run may go back to it. Raises OSError for a full disk."""
+        """Writes the state after an epoch; `good`: a run may go back to it. Raises OSError if it cannot write."""
         if self.first:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"run": self.run, "history": history, "random": torch.get_rng_state()}

@@ -126,8 +126,8 @@ def metrics(depth: Tensor, truth: Tensor, focal_baseline: float, protocol: Proto
 
     depth, truth: (H, W) in metres, truth 0 = unknown; the prediction is clamped to [1e-3, cap]. D1-all is the share of
     pixels whose disparity, in pixels of the truth's own width, is wrong by 3 px or more and by 5 % or more. It needs
-    the camera's `focal_baseline` (f·B/W, metres) and is not clamped to the cap. With median scaling the result also
-    has the `ratio`. Raises ValueError when no pixel is valid.
+    the camera's `focal_baseline` (f·B/W, metres) and is computed before the clamp. With median scaling the result
+    also has the `ratio`. Raises ValueError when no pixel is valid.
     """
     pred, gt, ratio = valid_pixels(depth, truth, protocol)
     values = depth_errors(pred, gt, focal_baseline * truth.shape[1], protocol.cap)

@@ -25,7 +25,7 @@ PICTURE_ERRORS = OSError, ValueError, SyntaxError, Image.DecompressionBombError 
 
 
 def project_root() -> Path:
-    """The project's folder: the first one with our `pyproject.toml` above the working folder, else above this file."""
+    """The project's folder: the first with our `pyproject.toml` at or above the working folder, else this file."""
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):
             if (folder / "pyproject.toml").is_file() and (folder / "monodepth_lib").is_dir():

@@ -47,7 +47,7 @@ def side_by_side(
     width: int = 416,
     focal_baseline: float | None = None,
 ) -> Image.Image:
-    """The picture on the left, its coloured disparity (h, w) on the right, each `width` px wide (a small gif).
+    """The picture on the left, its coloured disparity (h, w) on the right, each `width` px wide to keep gifs small.
 
     With the camera's `focal_baseline` (f·B/W in metres), a bar below shows the distances that the colours mean.
     """

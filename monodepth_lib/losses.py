@@ -91,7 +91,7 @@ def consistency_loss(left: Tensor, right: Tensor) -> Tensor:
 
 
 def pyramid(image: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The image at each (height, width) of `sizes`, each new pixel is the average of the area that it covers."""
+    """The image at each (height, width) of `sizes`; a new pixel is the mean of the area that it covers."""
     return [F.interpolate(image, tuple(size), mode="area") if size != image.shape[-2:] else image for size in sizes]
 
 

@@ -61,8 +61,8 @@ class UnetEncoder(nn.Module):
 class Residual(nn.Module):
     """A residual block: two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1 with four times the channels out.
 
-    As in the authors' code, every shortcut is a 1x1 convolution, even where the sizes match. With `identity`, the
-    input then passes unchanged.
+    As in the authors' code, every shortcut is a 1x1 convolution, even where input and output have the same shape.
+    With `identity`, such an input passes unchanged.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int, bottleneck: bool = False, identity: bool = False):
