@@ -125,9 +125,8 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the training pairs; the schedule moves with every step. Returns the mean loss and its parts.
 
-    The arguments are the parts of a run, as the notebook builds them; for `precision` see `pick_precision`. On a CPU, a
-    loss that is not finite raises FloatingPointError. On a GPU this check in every step would cost time, so `train`
-    checks after the epoch.
+    The arguments are the parts of a run, as the notebook builds them. On a CPU, a loss that is not finite raises
+    FloatingPointError. On a GPU, this check in every step would cost time, so `train` checks after the epoch.
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     meter = AverageMeter()
