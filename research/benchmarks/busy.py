@@ -31,8 +31,12 @@ IMPORTS = {"as the library sets it": "import monodepth_lib", "torch's own": "imp
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
     """While it lasts, so many programs take a core each as far as they get one."""
-    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    spin = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    programs = [subprocess.Popen(spin, stdout=subprocess.PIPE) for _ in range(count)]
     try:
+        for program in programs:
+            assert program.stdout is not None
+            program.stdout.readline()  # it has begun
         yield
     finally:
         for program in programs:
