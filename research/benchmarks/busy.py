@@ -31,8 +31,12 @@ IMPORTS = {"as the library sets it": "import monodepth_lib", "torch's own": "imp
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
     """Inside this context, this many programs each use a core, if they get one."""
-    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    spin = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    programs = [subprocess.Popen(spin, stdout=subprocess.PIPE) for _ in range(count)]
     try:
+        for program in programs:
+            assert program.stdout is not None
+            program.stdout.readline()  # it has begun
         yield
     finally:
         for program in programs:
@@ -41,7 +45,7 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def seconds(imports: str, quick: bool) -> float:
-    """The time of some steps of the class profile. OpenMP reads its setting when torch is first imported."""
+    """Seconds for a batch of steps of the class profile. OpenMP reads its setting when torch is first imported."""
     code = CODE.format(
         imports=imports, threads=torch.get_num_threads(), cases="QUICK" if quick else "CASES", count=1 if quick else 5
     )
