@@ -241,6 +241,7 @@ class TestHints:
         assert np.allclose(found, values, rtol=0.03)
 
     def test_files_of_other_pictures_are_made_anew(self, data_dir, tmp_path, monkeypatch):
+        pytest.importorskip("cv2", reason="OpenCV is not installed")
         calls = []
         monkeypatch.setattr(hints, "match_both", lambda left, right: calls.append(1) or np.full((2, *left.shape), 0.1))
         pairs = kitti.select_pairs(data_dir, "test")

@@ -233,7 +233,7 @@ def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_
     spreads(monkeypatch, [0.2, 0.01, 0.2, 0.01, 0.01, 0.01, 0.01])
     ends = {}
     with pytest.raises(
-        RuntimeError, match=r"epochs 4 to 7: .*nearly the same.*smaller learning_rate.*epoch 3, to go on"
+        RuntimeError, match=r"epochs 4 to 7: .*nearly the same.*smaller learning_rate.*epoch 3: go on from it"
     ):
         run(
             tiny(), data_dir, tmp_path, epochs=9,
@@ -250,7 +250,7 @@ def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_
 def test_a_network_that_never_said_anything_goes_back_to_the_untrained_one(data_dir, tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)
     spreads(monkeypatch, [0.01] * 9)
-    with pytest.raises(RuntimeError, match=r"epochs 1 to 3: .*epoch 0, to go on"):
+    with pytest.raises(RuntimeError, match=r"epochs 1 to 3: .*epoch 0: go on from it"):
         run(tiny(), data_dir, tmp_path, epochs=9)
     assert equal(dict(state_of(tmp_path)["model"]), dict(tiny().state_dict()))
 
