@@ -11,7 +11,7 @@ from torch import Tensor
 from . import depth, kitti
 from .depth import Protocol
 from .losses import warp
-from .testing import as_map
+from .testing import as_map, truth_or
 
 # --- uncertainty: where the network contradicts itself ----------------------------------------------------------------
 
@@ -47,14 +47,15 @@ def sparsification(error: Tensor, uncertainty: Tensor, steps: int = 50) -> Tenso
     """Mean error of the remaining pixels after the most uncertain k/steps are removed, k = 0 ... steps: (steps + 1,).
 
     `error` and `uncertainty` hold one number per pixel, in any shape; pixels whose error is nan (unknown) do not count.
-    The last value, without pixels, is 0. A good uncertainty makes the curve fall at once.
+    The last value, without pixels, is 0. A good uncertainty makes the curve fall at once. When no error is known, the
+    whole curve is nan.
     """
     known = ~error.isnan()
     order = uncertainty[known].argsort(descending=True, stable=True)
     sorted_error = error[known].double()[order]
     count = len(sorted_error)
     if not count:
-        raise ValueError("no pixel has a known error: leave this image out")
+        return torch.full((steps + 1,), torch.nan, dtype=torch.float64)
     left = sorted_error.flip(0).cumsum(0).flip(0)  # the sum from each place to the end
     gone = [k * count // steps for k in range(steps)]
     return torch.stack([*(left[first] / (count - first) for first in gone), left.new_zeros(())])
@@ -107,9 +108,13 @@ def score_confidence(
 
 
 def error_maps(pair: kitti.Pair, disparity: np.ndarray | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted and true depth in metres, and |p - t| / t, of a pair with ground truth: (H, W), nan where unknown."""
-    truth = torch.from_numpy(pair.ground_truth())
-    fraction = depth.resize_map(as_map(disparity), truth.shape)
+    """Predicted and true depth in metres, and |p - t| / t, of a pair: (H, W), nan where unknown.
+
+    Without ground truth, all true depths are unknown, and the maps have the size of the disparity.
+    """
+    answer = as_map(disparity)
+    truth = truth_or(pair, torch.zeros(answer.shape))
+    fraction = depth.resize_map(answer, truth.shape)
     predicted = depth.disparity_to_depth(fraction, pair.calibration.focal_baseline)
     predicted = predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH)
     truth = torch.where((truth > depth.MIN_DEPTH) & (truth < depth.MAX_DEPTH), truth, torch.nan)

@@ -186,6 +186,19 @@ def fill_rows(values: Tensor) -> Tensor:
     return torch.where(known, values, rows[:, None])
 
 
+def copied_abs_rel(truth: Tensor, remembered: Sequence[Tensor], alike: Sequence[float], focal_baseline: float) -> float:
+    """Abs Rel of the remembered depth map (H, W) with the highest number in `alike`, as an answer to `truth`.
+
+    Its unknown pixels get the mean of their row. Maps of another size do not count; nan when none is left.
+    """
+    fitting = [(likeness, i) for i, likeness in enumerate(alike) if remembered[i].shape == truth.shape]
+    if not fitting:
+        return float("nan")
+    copied = remembered[max(fitting)[1]]
+    inverse = fill_rows(mean_inverse_depth([copied], (copied.shape[0], copied.shape[1])))
+    return metrics(1 / inverse, truth, focal_baseline)["abs_rel"]
+
+
 def scale_camera(
     focal_px: float, centre_px: tuple[float, float] | None, camera_width: int, size: tuple[int, int]
 ) -> tuple[float, tuple[float, float]]:

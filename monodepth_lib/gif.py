@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import GifImagePlugin, Image
 from torch import Tensor
 
-from .depth import MAX_DEPTH, viewer_points
+from .depth import MAX_DEPTH, MIN_DEPTH, disparity_to_depth, resize_map, viewer_points
 from .files import atomic_write
+from .kitti import Pair
 from .plots import colour_map, scale_bar
 
 
@@ -29,6 +31,24 @@ def flicker(disparities: np.ndarray) -> np.ndarray:
     """
     steps = pairwise(disparities)  # frame by frame: a long drive does not fit in memory twice
     return np.array([np.abs(np.asarray(new) - np.asarray(old)).mean(dtype=np.float64) for old, new in steps])
+
+
+def beside_truth(pairs: Sequence[Pair], disparities: Iterable[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Predicted and true disparities of a film, (frames, H, W) of the truth's size, nan where the truth is unknown.
+
+    When a frame has no ground truth, or frames differ in size, all true ones are nan, and the predicted ones keep their
+    size and every pixel.
+    """
+    predicted = torch.from_numpy(np.stack(list(disparities)))
+    truths = [torch.from_numpy(pair.ground_truth()) for pair in pairs] if all(pair.truth for pair in pairs) else []
+    if len({truth.shape for truth in truths}) != 1:
+        return predicted, torch.full_like(predicted, torch.nan)
+    true = torch.stack(truths)
+    unknown = true == 0
+    for metres, pair in zip(true, pairs, strict=True):
+        metres[:] = disparity_to_depth(metres.clamp(min=MIN_DEPTH), pair.calibration.focal_baseline)  # f·B/(W·Z)
+    predicted = resize_map(predicted, true.shape[1:])
+    return predicted.masked_fill(unknown, torch.nan), true.masked_fill(unknown, torch.nan)
 
 
 def distance_bar(limits: tuple[float, float], focal_baseline: float, width: int) -> Image.Image:

@@ -10,6 +10,8 @@ from pathlib import Path
 from .depth import METRICS, Protocol
 from .files import atomic_write
 
+NO_TRUTH = "no pair has ground truth, so there is nothing to measure"
+
 
 @dataclass
 class Report:
@@ -31,6 +33,8 @@ class Report:
 
     def text(self) -> str:
         """All results as text: what was measured, means, standard deviations, bands of distance, notes."""
+        if not self.means:
+            return NO_TRUTH
         scaling = "median scaling ON" if self.protocol.median_scaling else "no median scaling"
         measured = f"{self.images} images, {' and '.join(self.cameras)} cameras, truth: {' and '.join(self.truth)}"
         measured += f"; up to {self.protocol.cap:g} m, crop {self.protocol.crop}, {scaling}"
@@ -54,7 +58,8 @@ class Report:
     def write(self, output_dir: str | Path) -> tuple[Path, Path]:
         """Writes `metrics.json` (everything) and `metrics.csv` (one line per image and answer, with all settings).
 
-        Returns both paths. Raises OSError naming a file that cannot be written; the old file then stays.
+        Returns both paths. Raises OSError naming a file that cannot be written; the old file then stays. An
+        empty report writes nothing.
         """
         content = asdict(self)
         settings = {**content.pop("settings"), **content.pop("protocol")}
@@ -63,6 +68,8 @@ class Report:
         words |= {"cameras": " ".join(self.cameras), "truth": " ".join(self.truth), "images": self.images}
         lines = [{**row, **words} for row in self.per_image]
         paths = Path(output_dir) / "metrics.json", Path(output_dir) / "metrics.csv"
+        if not self.means:
+            return paths
         with atomic_write(paths[0]) as partial:
             partial.write_text(
                 json.dumps({**settings, **content}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -75,7 +82,9 @@ class Report:
 
 
 def table(rows: list[dict], title: str = "") -> str:
-    """Rows of metrics as aligned text, three decimals."""
+    """Rows of metrics as aligned text, three decimals; without rows, a sentence that says why."""
+    if not rows:
+        return NO_TRUTH
     width = max(len(title), *(len(row["name"]) for row in rows))
     lines = [f"{title:<{width}}" + "".join(f"{head:>10}" for head in METRICS.values())]
     lines += [f"{row['name']:<{width}}" + "".join(f"{row[key]:>10.3f}" for key in METRICS) for row in rows]

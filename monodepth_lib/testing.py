@@ -111,6 +111,16 @@ def usual_protocol(pairs: Sequence[kitti.Pair], crop: str = "auto", **others) ->
     return Protocol(crop=crop, **others)
 
 
+def to_measure(pairs: Sequence[kitti.Pair]) -> list[int]:
+    """The places of the pairs that have ground truth. When none has it, all places: predictions can still be shown."""
+    return [index for index, pair in enumerate(pairs) if pair.truth] or list(range(len(pairs)))
+
+
+def truth_or(pair: kitti.Pair, other: Tensor) -> Tensor:
+    """The pair's true depth in metres (H, W), 0 = unknown; `other` when the pair has no ground truth."""
+    return torch.from_numpy(pair.ground_truth()) if pair.truth else other
+
+
 def as_map(values: np.ndarray | Tensor) -> Tensor:
     """The values as a tensor; an array, also a memory-mapped one, is copied."""
     return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
@@ -240,14 +250,18 @@ def evaluate(
     train: Sequence[kitti.Pair] = (),
     size: tuple[int, int] = (128, 416),
     model: Monodepth | None = None,
+    missing_ok: bool = False,
 ) -> Report:
     """Scores every answer and two references: one does not look at the picture, the other one sees both views.
 
     `answers`: name -> disparities, one per pair. `protocol` None means `usual_protocol`. `train`: pairs whose ground
     truth makes the first reference, at `size` (`mean_depth_reference`). With the `model` of the answers, the report
-    notes which of these drives the model was trained on. Raises ValueError when no pair has ground truth.
+    notes which of these drives the model was trained on. When no pair has ground truth, raises ValueError, or, with
+    `missing_ok`, returns an empty report, whose text says so.
     """
     known = [pair for pair in pairs if pair.truth]
+    if missing_ok and not known:
+        return Report(protocol or usual_protocol(pairs), [], [], [], [], 0)
     if not known:
         raise ValueError("no pair has a truth of the kind asked for, so there is nothing to measure")
     protocol = protocol or usual_protocol(pairs)

@@ -353,5 +353,11 @@ def test_unknown_pixels_do_not_count():
     error = torch.tensor([1.0, math.nan, 4.0, 1.0, 2.0])
     doubt = torch.tensor([1.0, 99.0, 4.0, 1.0, 2.0])
     assert sparsification(error, doubt, steps=4).tolist() == pytest.approx([2, 4 / 3, 1, 1, 0])
-    with pytest.raises(ValueError, match="no pixel has a known error"):
-        ause(error[1:2], doubt[1:2])
+    assert math.isnan(ause(error[1:2], doubt[1:2]))
+    assert math.isnan(aurg(error[1:2], doubt[1:2]))
+
+
+def test_a_copied_depth_is_that_of_the_most_alike_of_the_same_size():
+    truth, remembered = torch.full((2, 4), 10.0), [torch.full((2, 4), z) for z in (20.0, 12.0)] + [torch.ones(3, 3)]
+    assert library.copied_abs_rel(truth, remembered, [0.1, 0.5, 0.9], METRES) == pytest.approx(0.2)
+    assert math.isnan(library.copied_abs_rel(truth, remembered[2:], [0.9], METRES))

@@ -1,5 +1,6 @@
 """The gif, its one colour range over a clip, and the colours themselves."""
 
+import dataclasses
 import io
 import weakref
 
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from synthetic import texture, to_picture
+from synthetic import make_drive, texture, to_picture, write_calibration
 
 from monodepth_lib import gif, plots
 from monodepth_lib.gif import colour_range, side_by_side, write_gif
+from monodepth_lib.kitti import find_pairs
 from monodepth_lib.plots import colour_map
 
 
@@ -109,6 +111,21 @@ def test_flicker_by_hand():
     clip = np.array([[[0.05, 0.06]], [[0.07, 0.04]], [[0.07, 0.04]]], dtype=np.float32)
     assert gif.flicker(clip) == pytest.approx([0.02, 0.0], abs=1e-6)
     assert gif.flicker(clip[:1]).shape == (0,)
+
+
+def test_a_film_beside_its_truth_is_nan_where_the_truth_is_unknown(tmp_path):
+    drive = make_drive(tmp_path / "2020_01_01_drive_0001_sync", range(2), truth=True, focal_baseline=0.3, shift=4)
+    write_calibration(drive / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
+    pairs, clip = find_pairs(drive), np.full((2, 16, 48), 0.05, np.float32)
+    ours, true = gif.beside_truth(pairs, clip)
+    known = torch.stack([torch.from_numpy(pair.ground_truth()) for pair in pairs]) > 0
+    assert torch.equal(~true.isnan(), known)
+    assert torch.equal(~ours.isnan(), known)
+    assert torch.allclose(true[known], torch.tensor(4 / 96), atol=1e-4)
+    assert torch.allclose(ours[known], torch.tensor(0.05))
+    ours, true = gif.beside_truth([pairs[0], dataclasses.replace(pairs[1], truth=None)], clip)
+    assert np.array_equal(ours.numpy(), clip)
+    assert true.isnan().all()
 
 
 def test_the_legend_is_drawn_below_and_the_frame_above_is_as_without():

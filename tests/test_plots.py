@@ -125,3 +125,12 @@ def test_points_between_fill_a_surface_and_no_gap_between_two():
     assert dense.shape == (24, 32, 3)
     assert set(dense[..., 2].unique().tolist()) == {0.0, 10.0, 30.0}
     assert (dense[:, 12:20, 2] == 0).all()  # nothing in the air between 10 m and 30 m
+
+
+def test_a_metric_of_every_image_has_a_curve_per_answer_and_a_line_per_drive():
+    rows = [{"answer": a, "name": f"{d}/0", "abs_rel": 0.1} for a in ("plain", "other") for d in ("one", "two")]
+    (axis,) = plots.by_image(rows, ["plain", "other"]).axes
+    assert [text.get_text() for text in axis.texts] == ["one", "two"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["plain", "other"]
+    (empty,) = plots.by_image([], []).axes
+    assert [text.get_text() for text in empty.texts] == ["no ground truth"]

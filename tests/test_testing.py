@@ -447,6 +447,22 @@ def test_a_report_of_no_truth_is_refused(data_dir):
         testing.evaluate({}, pairs)
 
 
+def test_a_report_of_no_truth_may_be_empty_and_says_so(data_dir, tmp_path):
+    pairs = kitti.find_pairs(data_dir / "vals/2020_01_01_drive_0003_sync")
+    report = testing.evaluate({}, pairs, missing_ok=True)
+    assert report.text() == table(report.means) == "no pair has ground truth, so there is nothing to measure"
+    report.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pairs_with_truth_are_chosen_and_all_where_there_is_none(scored):
+    assert testing.to_measure(scored) == [0, 2]
+    assert testing.to_measure(scored[1:2] * 2) == [0, 1]
+    other = torch.zeros(2, 3)
+    assert testing.truth_or(scored[1], other) is other
+    assert testing.truth_or(scored[0], other).shape == SIZE
+
+
 def test_a_report_that_cannot_be_written_is_named(tmp_path, scored, without_opencv):
     (tmp_path / "file").write_text("")
     report = testing.evaluate({}, scored)
@@ -563,3 +579,10 @@ def test_confidence_of_a_pair_whose_doubt_is_its_error(tmp_path, monkeypatch):
     assert row["ause"] == pytest.approx(0, abs=1e-6)
     (other,) = confidence.score_confidence([pair], [disparity], [1 - doubt])
     assert other["ause"] > 0.1 > 0 > other["aurg"]
+
+
+def test_without_truth_the_error_is_unknown_everywhere(scored):
+    predicted, truth, error = confidence.error_maps(scored[1], np.full((8, 24), 0.1, np.float32))
+    assert torch.allclose(predicted, torch.full((8, 24), 3.0))
+    assert truth.isnan().all()
+    assert confidence.sparsification(error, predicted, 4).isnan().tolist() == [True] * 5
