@@ -85,6 +85,7 @@ def apart(make: Callable[..., Callable[[], object]], *arguments: object) -> Call
             made.result()
             return process.submit(seconds_there).result()
         except Exception as error:
+            process.shutdown()  # its thread ends while `process` is there: without it Python 3.13.0 waits for ever
             name = type(error).__name__
             raise RuntimeError(f"a measurement in a process of its own failed: {name}: {error}") from error
 
