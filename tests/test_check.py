@@ -82,7 +82,7 @@ def test_missing_packages_are_named_with_a_remedy_and_fail_the_check(installed, 
     installed({"torch": "1.13.0", "torchvision": "0.20"})
     assert check.main([]) == 1
     said = capsys.readouterr().out
-    assert "MISSING  torch 1.13.0 (needs >=2.4) -> make setup" in said
+    assert "MISSING  torch 1.13.0 (needs >=2.6) -> make setup" in said
     assert "MISSING  ipywidgets is not installed (needs >=8) -> make setup" in said
     assert "ok       torchvision 0.20" in said
     assert "note     test: hypothesis is not installed" in said and '-m pip install -e ".[test]"' in said
