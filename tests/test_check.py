@@ -79,12 +79,12 @@ def test_versions_are_compared_as_numbers(installed, text, version, state):
 
 
 def test_missing_packages_are_named_with_a_remedy_and_fail_the_check(installed, capsys):
-    installed({"torch": "1.13.0", "torchvision": "0.20"})
+    installed({"torch": "1.13.0", "torchvision": "0.22"})
     assert check.main([]) == 1
     said = capsys.readouterr().out
     assert "MISSING  torch 1.13.0 (needs >=2.6) -> make setup" in said
     assert "MISSING  ipywidgets is not installed (needs >=8) -> make setup" in said
-    assert "ok       torchvision 0.20" in said
+    assert "ok       torchvision 0.22" in said
     assert "note     test: hypothesis is not installed" in said and '-m pip install -e ".[test]"' in said
 
 
