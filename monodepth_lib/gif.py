@@ -13,7 +13,7 @@ import torch
 from PIL import GifImagePlugin, Image
 from torch import Tensor
 
-from .depth import MAX_DEPTH, MIN_DEPTH, disparity_to_depth, resize_map, viewer_points
+from .depth import MAX_DEPTH, MIN_DEPTH, resize_map, viewer_points
 from .files import atomic_write
 from .kitti import Pair
 from .plots import colour_map, scale_bar
@@ -46,7 +46,7 @@ def beside_truth(pairs: Sequence[Pair], disparities: Iterable[np.ndarray]) -> tu
     true = torch.stack(truths)
     unknown = true == 0
     for metres, pair in zip(true, pairs, strict=True):
-        metres[:] = disparity_to_depth(metres.clamp(min=MIN_DEPTH), pair.calibration.focal_baseline)  # f·B/(W·Z)
+        metres[:] = pair.calibration.focal_baseline / metres.clamp(min=MIN_DEPTH)  # d = f·B/(W·Z)
     predicted = resize_map(predicted, true.shape[1:])
     return predicted.masked_fill(unknown, torch.nan), true.masked_fill(unknown, torch.nan)
 

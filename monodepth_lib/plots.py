@@ -157,16 +157,16 @@ def chart(figure: Figure) -> Image.Image:
 
 
 @styled
-def by_image(rows: Sequence[dict], answers: Sequence[str], metric: str = "abs_rel", label: str = "Abs Rel") -> Figure:
-    """A metric of every image, one curve per answer (three at most), a line before each drive.
+def by_image(rows: Sequence[dict], answers: Sequence[str]) -> Figure:
+    """Abs Rel of every image, one curve per answer (three at most), a line before each drive.
 
-    `rows`: the `per_image` of a report, with `answer`, `name` ("drive/frame") and the metric. Without rows, the figure
+    `rows`: the `per_image` of a report, with `answer`, `name` ("drive/frame") and `abs_rel`. Without rows, the figure
     says so.
     """
     figure, axis = plt.subplots(figsize=(10, 3.2), layout="constrained")
     for answer, style in zip(answers, ("-", "--", ":"), strict=False):
         own = [row for row in rows if row["answer"] == answer]
-        axis.plot([row[metric] for row in own], style, linewidth=2, label=answer)
+        axis.plot([row["abs_rel"] for row in own], style, linewidth=2, label=answer)
     if not answers:
         axis.text(0.5, 0.5, "no ground truth", ha="center", transform=axis.transAxes)
         return figure
@@ -174,7 +174,7 @@ def by_image(rows: Sequence[dict], answers: Sequence[str], metric: str = "abs_re
     for drive in dict.fromkeys(drives):
         axis.axvline(drives.index(drive) - 0.5, color="black", linewidth=0.8)
         axis.text(drives.index(drive) - 0.4, axis.get_ylim()[1], drive[-15:], va="bottom", fontsize=11)
-    axis.set(xlabel="image", ylabel=label, ylim=(0, 1.25 * axis.get_ylim()[1]))
+    axis.set(xlabel="image", ylabel="Abs Rel", ylim=(0, 1.25 * axis.get_ylim()[1]))
     axis.legend(loc="upper center", ncols=3, fontsize=11)
     return figure
 

@@ -61,15 +61,15 @@ class Report:
         Returns both paths. Raises OSError naming a file that cannot be written; the old file then stays. An
         empty report writes nothing.
         """
+        paths = Path(output_dir) / "metrics.json", Path(output_dir) / "metrics.csv"
+        if not self.means:
+            return paths
         content = asdict(self)
         settings = {**content.pop("settings"), **content.pop("protocol")}
         settings["cap_m"] = settings.pop("cap")
         words = {key: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in settings.items()}
         words |= {"cameras": " ".join(self.cameras), "truth": " ".join(self.truth), "images": self.images}
         lines = [{**row, **words} for row in self.per_image]
-        paths = Path(output_dir) / "metrics.json", Path(output_dir) / "metrics.csv"
-        if not self.means:
-            return paths
         with atomic_write(paths[0]) as partial:
             partial.write_text(
                 json.dumps({**settings, **content}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
