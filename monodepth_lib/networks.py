@@ -173,11 +173,15 @@ class DisparityHead(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.01)
         nn.init.constant_(self.conv.bias, math.log(start / (MAX_DISPARITY - start)))  # type: ignore[arg-type]
 
+    def answer(self, x: Tensor) -> Tensor:
+        """Features (N, C, h, w) -> disparities (N, 2, h, w)."""
+        return MAX_DISPARITY * torch.sigmoid(self.conv(x))
+
     def forward(self, x: Tensor) -> Tensor:
         if x.is_meta or not torch.is_autocast_enabled(x.device.type):
-            return MAX_DISPARITY * torch.sigmoid(self.conv(x))
+            return self.answer(x)
         with torch.autocast(x.device.type, enabled=False):  # bf16 has only some 50 disparities from 0.02 to 0.04
-            return MAX_DISPARITY * torch.sigmoid(self.conv(x.float()))
+            return self.answer(x.float())
 
 
 class Decoder(nn.Module):
@@ -229,10 +233,10 @@ class Monodepth(nn.Module):
 
     luma: Tensor
 
-    def __init__(self, encoder: nn.Module, channels: dict[int, int], config: dict):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, config: dict):
         super().__init__()
         self.encoder = encoder
-        self.decoder = Decoder(encoder, channels, config["start_disparity"])
+        self.decoder = decoder
         self.grey: bool = config["grey"]
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
         self.config = config
@@ -260,7 +264,7 @@ def get_model(
     predicts, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm): download ImageNet weights. `grey`:
     the input is turned to grey first. Raises ValueError for a wrong name or value, RuntimeError without the download.
     """
-    from . import encoders  # encoders of other libraries, not part of the lesson
+    from . import encoders, sharp  # other libraries' encoders and a decoder for them, not part of the lesson
 
     name = encoders.ALIASES.get(name, name)
     of_timm = name not in NETWORKS and encoders.is_timm(name)
@@ -275,6 +279,9 @@ def get_model(
     config = {"name": name, "start_disparity": start_disparity, "grey": grey}
     channels = DECODER_CHANNELS
     encoder: nn.Module
+    if of_timm:
+        encoder = encoders.TimmEncoder(name, imagenet)
+        return Monodepth(encoder, sharp.SharpDecoder(encoder, start_disparity), config)
     if name == "unet":
         config["base_channels"] = base_channels
         encoder = UnetEncoder(base_channels)
@@ -285,11 +292,9 @@ def get_model(
         encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
     elif name == "resnet50_md":
         encoder = ResnetMdEncoder((3, 4, 6, 3), bottleneck=True)
-    elif of_timm:
-        encoder, channels = encoders.TimmEncoder(name, imagenet), {1: 8, 2: 24, 4: 40, 8: 64, 16: 128}
     else:
         encoder = encoders.TorchvisionEncoder(name, imagenet)
-    return Monodepth(encoder, channels, config)
+    return Monodepth(encoder, Decoder(encoder, channels, start_disparity), config)
 
 
 def count_parameters(model: nn.Module) -> int:
