@@ -90,9 +90,9 @@ class Pairs:
     def batch(self, step: int, share: float = 1.0) -> dict:
         """`left_image`, `right_image` (N, 3, H, W), `hints` (N, 2, H, W) if the recipe has them, `name`; and `seen`,
         the input of the network in place of the left views. `share`: the finished part of the training, 0 to 1."""
-        r, rng = self.recipe, np.random.default_rng([self.seed, step])
+        r, rng = self.recipe.at(share), np.random.default_rng([self.seed, step])
         drawn = self.chosen[rng.choice(len(self.odds), r.batch_size, replace=False, p=self.odds)]
-        made = [self.one(int(index), rng, r.size_at(share)) for index in drawn]
+        made = [self.one(int(index), rng) for index in drawn]
         views, hints = (torch.stack(parts) for parts in zip(*made, strict=True))
         if rng.random() < r.graft and len(views) > 1:
             views, hints = graft(views, hints, rng)
@@ -101,13 +101,14 @@ class Pairs:
         names = [self.pairs[index].name for index in drawn]
         return {**batch, "name": names, **({} if self.hints is None else {"hints": hints})}
 
-    def one(self, index: int, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """One pair at a size: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
+    def one(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One pair: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
 
         A crop takes the same rows of both views and keeps the proportions, so the pair stays rectified; enlarging it
         enlarges the disparity by the same factor. A mirrored right view becomes the left one.
         """
         r = self.recipe
+        size = r.size
         height, width = self.stored.shape[2:4]
         share = rng.uniform(r.zoom, 1) if r.zoom < 1 and rng.random() < 0.7 else 1.0
         rows, columns = round(height * share), round(width * share)

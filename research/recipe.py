@@ -7,16 +7,16 @@ normalisation in the head): they are here and not in the library.
 from __future__ import annotations
 
 import copy
-import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import safetensors.torch
 import torch
 from torch import nn
 
-from monodepth_lib.checkpoints import load_model
+from monodepth_lib.checkpoints import load_model, weights_path
 from monodepth_lib.networks import SMALLEST, DisparityHead, Monodepth, get_model
 
 SCHEDULES = ("halve_twice", "cosine")
@@ -34,7 +34,10 @@ class Recipe:
     start: float = 0.03  # disparity of the fresh network everywhere, as a fraction of the width
     head_batch_norm: bool = False  # batch normalisation before the sigmoid, as the lab has it
     frozen: int = 0  # this many first blocks of the encoder, and its stem, do not change, nor do their statistics
+    fixed_encoder: bool = False  # batch normalisation in the encoder keeps its averages: a batch of 8 is a noisy sample
+    fixed_from: float = 1.0  # from this share of the time on, all batch normalisation does, as in testing
     init: str = ""  # weights to start from: a name in models/ or a .safetensors file; "": random ones
+    encoder: str = ""  # weights of whose encoder alone to start from: the decoder may be another
     # the pairs
     pairs: int = 0  # this many, drawn by the seed; a larger number includes the pairs of a smaller one; 0: all
     also: str = ""  # a folder with more drives in colour, below the data folder
@@ -49,7 +52,7 @@ class Recipe:
     graft: float = 0.0  # probability of a batch whose lower parts come from other pairs, the same in both views
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
-    small_until: float = 0.0  # the pictures have 3/4 of the size for this first share of the time
+    calm_from: float = 1.0  # from this share of the time on, nothing is grafted or erased, and at most 0.1 disturbed
     # the warp
     zero_padding: bool = False  # black beyond the border, not the repeated edge
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border
@@ -98,12 +101,9 @@ class Recipe:
         height, width = self.size
         return self.size if self.zoom == 1 else (height * 3 // 2, width * 3 // 2)
 
-    def size_at(self, share: float) -> tuple[int, int]:
-        """The size of the pictures when this share of the training is over."""
-        height, width = self.size
-        if share >= self.small_until:
-            return self.size
-        return round(height * 3 / 4 / 32) * 32, math.ceil(width * 3 / 4 / 32) * 32
+    def at(self, share: float) -> Recipe:
+        """The recipe when this share of the training is over."""
+        return self if share < self.calm_from else replace(self, graft=0.0, erase=0.0, disturb=min(self.disturb, 0.1))
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
@@ -231,6 +231,17 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
             model.load_state_dict(stored.state_dict())
         except RuntimeError as error:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
+    if recipe.encoder:
+        path = weights_path(recipe.encoder)
+        stored_encoder = {
+            name.removeprefix("encoder."): value
+            for name, value in safetensors.torch.load_file(path).items()
+            if name.startswith("encoder.")
+        }
+        try:
+            model.encoder.load_state_dict(stored_encoder)
+        except RuntimeError as error:
+            raise ValueError(f"{path} has another encoder than {recipe.network}: {str(error)[:200]}") from error
     for head in heads(model) if recipe.head_batch_norm else []:
         norm = nn.BatchNorm2d(2)
         norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # it starts with the same level

@@ -124,7 +124,8 @@ def train(
     device = torch.device(budget.device)
     pairs, loss, course = Pairs(recipe, pictures, seed), RecipeLoss(recipe), Course(recipe, budget)
     model = make_model(recipe, pictures.cameras == "grey", seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    frozen = [part.requires_grad_(False) for part in frozen_parts(recipe, model)]
+    kept = [part.requires_grad_(False) for part in frozen_parts(recipe, model)]
+    kept += [model.encoder] * recipe.fixed_encoder
     optimizer = make_optimizer(recipe, model)
     average = make_average(recipe, model) if recipe.ema else None
     answer: Monodepth = average.module if average else model  # type: ignore[assignment]
@@ -155,8 +156,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * group["share"] * course.factor()
             batch = devices.to_device(pairs.batch(course.steps, course.share), device)
-            model.train()
-            for part in frozen:
+            model.train(course.share < recipe.fixed_from)
+            for part in kept:
                 part.eval()
             optimizer.zero_grad()
             with devices.autocast(device, budget.precision):
@@ -176,7 +177,7 @@ def train(
             meter.add({"loss": total, **parts}, recipe.batch_size)
             course.end_step()
             if budget.every and course.steps % budget.every == 0 and course.share < 1:
-                means, found = meter.read(), measure(answer, recipe, pictures, course.share)
+                means, found = meter.read(), measure(answer, recipe, pictures)
                 done = {"step": course.steps, "minutes": course.seconds / 60, "train_loss": means["loss"]}
                 log(f"step {course.steps:>6} {done['minutes']:6.1f} min  train {means['loss']:.4f}  {said(found)}")
                 history.append({**done, **found})
@@ -240,21 +241,18 @@ def standard_loss(model: nn.Module, own: np.ndarray, judged: np.ndarray) -> floa
     return mean.read()["loss"]
 
 
-def measure(model: Monodepth, recipe: Recipe, pictures: Pictures, share: float = 1.0) -> dict:
+def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
     """`val_loss`; the mean metrics over the test images with truth, `plain` and with post-processing (`pp`), and these
     images' standard deviation (`spread`) and number (`images`). A side without pairs is left out.
-
-    It is measured at its size of training after this `share` of the training: another size gives worse figures.
     """
     found: dict = {}
-    size = recipe.size_at(share)
     device = next(model.parameters()).device
     model = without_head_batch_norm(model)
     if pairs := pictures.pairs("val"):
-        own, judged = (pictures.stored(pairs, one) for one in (size, JUDGED_SIZE))
+        own, judged = (pictures.stored(pairs, one) for one in (recipe.size, JUDGED_SIZE))
         found["val_loss"] = standard_loss(model, own, judged)
     if pairs := pictures.pairs("test"):
-        quick, stored = faster_prediction(model), pictures.stored(pairs, size)
+        quick, stored = faster_prediction(model), pictures.stored(pairs, recipe.size)
         maps: list[list[Tensor]] = [[], []]
         for start in range(0, len(pairs), 8):
             for kept, new in zip(maps, testing.predict(quick, images(stored, start, 0).to(device)), strict=True):

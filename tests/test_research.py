@@ -33,7 +33,7 @@ TINY = Recipe(base_channels=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(
     base_channels=2, size=(32, 96), batch_size=4, head_batch_norm=True, zero_padding=True, full_scale=True, zoom=0.65,
     mean_normalised=True, graft=0.5, erase=0.5, disturb=0.6, often=2.0, pairs=7, schedule="cosine", warm_up=3,
-    weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5, small_until=0.5,
+    weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5, calm_from=0.5, fixed_from=0.7,
 )  # fmt: skip
 needs_opencv = pytest.mark.skipif(not stereo.has_opencv(), reason="the extra sgm is not installed")
 
@@ -290,6 +290,37 @@ class TestNetwork:
         same = {name for name in fresh if torch.equal(fresh[name], kept[name])}
         assert {name for name in fresh if name.startswith("encoder.stages.0.")} == same
 
+    @pytest.mark.parametrize(
+        ("switches", "changes"),
+        [
+            ({}, {"encoder", "decoder"}),
+            ({"fixed_encoder": True}, {"decoder"}),
+            ({"fixed_from": 0.0}, set()),
+        ],
+    )
+    def test_batch_normalisation_can_keep_its_averages(self, data_dir, tmp_path, monkeypatch, switches, changes):
+        monkeypatch.setattr(train, "JUDGED_SIZE", (32, 96))
+        recipe = replace(TINY, **switches)
+        run(recipe, pictures(data_dir, tmp_path), tmp_path / "run", steps=2)
+        fresh, kept = make_model(TINY, False, 0).state_dict(), weights(tmp_path / "run")
+        moved = {
+            name.partition(".")[0] for name in fresh if "running_" in name and not torch.equal(fresh[name], kept[name])
+        }
+        assert moved == changes
+        assert any(not torch.equal(fresh[name], kept[name]) for name in fresh if name.startswith("encoder"))
+
+    def test_the_encoder_alone_can_come_from_weights_with_another_decoder(self, tmp_path, tiny):
+        other = tiny(seed=5)
+        other.decoder = networks.get_model("unet", base_channels=1).decoder
+        checkpoints.save_model(other, tmp_path / "w.safetensors", (32, 96))
+        model = make_model(Recipe(base_channels=2, encoder=str(tmp_path / "w.safetensors")), True, 0)
+        both = zip(model.encoder.parameters(), tiny(seed=5).encoder.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in both)
+        fresh = make_model(Recipe(base_channels=2), True, 0)
+        assert torch.equal(model.decoder.heads[0].conv.weight, fresh.decoder.heads[0].conv.weight)
+        with pytest.raises(ValueError, match=r"w\.safetensors has another encoder than unet"):
+            make_model(Recipe(base_channels=4, encoder=str(tmp_path / "w.safetensors")), True, 0)
+
     def test_init_begins_from_weights(self, tmp_path, tiny):
         checkpoints.save_model(tiny(seed=5), tmp_path / "w.safetensors", (32, 96))
         model = make_model(Recipe(base_channels=2, init=str(tmp_path / "w.safetensors")), True, 0)
@@ -434,17 +465,16 @@ class TestBatch:
         assert torch.equal(first["seen"], again["seen"]) and first["name"] == again["name"]
         assert not torch.equal(first["seen"], second["seen"])
 
-    def test_the_first_share_of_a_run_sees_smaller_pictures_and_is_measured_at_them(
-        self, data_dir, tmp_path, monkeypatch
-    ):
-        recipe, where = replace(TINY, size=(64, 192), small_until=0.5, zoom=0.65), pictures(data_dir, tmp_path)
-        pairs = Pairs(recipe, where, 0)
-        sizes = [tuple(pairs.batch(0, share)["seen"].shape[-2:]) for share in (0.0, 0.4, 0.5, 1.0)]
-        assert sizes == [(64, 160), (64, 160), (64, 192), (64, 192)]
-        assert recipe.stored_size == (96, 288) == pairs.stored.shape[2:4]
-        monkeypatch.setattr(train, "measure", lambda *arguments: sizes.append(arguments[3:]) or {})
-        run(recipe, where, tmp_path / "out", steps=4, every=1)
-        assert sizes[4:] == [(0.25,), (0.5,), (0.75,), ()]
+    def test_the_last_share_of_a_run_is_calm(self, data_dir, tmp_path):
+        recipe = replace(TINY, calm_from=0.5, graft=1.0, erase=1.0, colours=False, flip=False)
+        pairs = Pairs(recipe, pictures(data_dir, tmp_path), 0)
+        early, late = pairs.batch(0, 0.4), pairs.batch(0, 0.5)
+        assert not torch.equal(early["seen"], early["left_image"])
+        assert torch.equal(late["seen"], late["left_image"])
+        assert (
+            replace(recipe, disturb=0.3).at(0.6).disturb == 0.1
+            and replace(recipe, disturb=0.05).at(0.6).disturb == 0.05
+        )
 
     @needs_opencv
     def test_a_pack_holds_small_pairs_and_their_hints(self, data_dir, tmp_path):
@@ -756,8 +786,8 @@ class TestRecipeFile:
         assert rows["base"].recipe == Recipe()  # unet 16, 128x416, start .03, border, Adam 5e-4 halved twice
         lab = dict(network="resnet18_md", start=0.15, zero_padding=True, unaligned=True, head_batch_norm=True)
         assert rows["lab"].recipe == Recipe(**lab, learning_rate=1e-4)
-        assert rows["from_imagenet"].recipe.hints == (1.0, 0.6) and rows["from_imagenet"].recipe.imagenet
-        assert rows["shipped"].recipe.init.endswith("from_imagenet/seed0/weights.safetensors")
+        assert rows["from_imagenet"].recipe.hints == (1.0, 0.8) and rows["from_imagenet"].recipe.imagenet
+        assert rows["shipped"].like == "from_imagenet" and rows["shipped"].recipe.encoder
         assert all(row.differs for row in rows.values() if row.name != "base")
         assert [row.recipe.pairs for row in sweeps["pairs"].rows.values()] == [75, 150, 300, 560, 689] * 2
         assert len(sweeps["pairs"].seeds) == 3 and len({row.minutes for row in sweeps["pairs"].rows.values()}) == 1
