@@ -45,8 +45,16 @@ class LevelHead(DisparityHead):
 
     def answer(self, x: Tensor) -> Tensor:
         """Features (N, C, h, w) -> disparities (N, 2, h, w)."""
-        chosen = self.conv(x).unflatten(1, (2, LEVELS)).softmax(2)
-        return (chosen * self.levels[:, None, None].to(x.dtype)).sum(2).exp()
+        return softmax_mean(self.conv(x).unflatten(1, (2, LEVELS)), self.levels[:, None, None]).exp()
+
+
+def softmax_mean(logits: Tensor, values: Tensor) -> Tensor:
+    """The mean of `values` over axis 2 with the weights softmax(`logits`).
+
+    The softmax is written out: ONNX Runtime is slow at one over a middle axis.
+    """
+    weights = (logits - logits.detach().amax(2, keepdim=True)).exp()
+    return (weights * values).sum(2) / weights.sum(2)
 
 
 def enlarge(disparity: Tensor, weights: Tensor) -> Tensor:
@@ -58,8 +66,8 @@ def enlarge(disparity: Tensor, weights: Tensor) -> Tensor:
     height, width = disparity.shape[-2:]
     padded = F.pad(disparity, (1, 1, 1, 1), mode="replicate")
     near = torch.stack([padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)], dim=2)
-    shares = weights.unflatten(1, (2, 9, STEP * STEP)).softmax(2)
-    return F.pixel_shuffle((shares * near.unsqueeze(3)).sum(2).flatten(1, 2), STEP)
+    found = softmax_mean(weights.unflatten(1, (2, 9, STEP * STEP)), near.unsqueeze(3))
+    return F.pixel_shuffle(found.flatten(1, 2), STEP)
 
 
 class SharpDecoder(nn.Module):
