@@ -349,7 +349,7 @@ class TestBatch:
     def test_a_zoomed_pair_stays_rectified_and_its_hints_follow(self):
         pairs, wide, high = Ramps(replace(TINY, zoom=0.65, flip=False, colours=False)), [], []
         for index in range(40):
-            views, hint = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
+            views, hint = pairs.one(index, np.random.default_rng(index))
             left, right = 255 * views[..., 3:-3, 3:-3]  # at a crop's border the resize has half a window
             assert torch.allclose(right - left, torch.tensor([8.0, 0, 0]).view(3, 1, 1), atol=1e-2)
             wide.append(float(left[0, 10, -1] - left[0, 10, 0]) / 89)  # px of the stored picture to one of the new
@@ -362,7 +362,7 @@ class TestBatch:
 
     def test_without_zoom_pictures_are_as_they_are_stored(self):
         pairs = Ramps(replace(TINY, size=(48, 144), flip=False, colours=False))
-        views, hint = pairs.one(3, np.random.default_rng(0), (48, 144))
+        views, hint = pairs.one(3, np.random.default_rng(0))
         assert torch.equal((views * 255).round().byte().permute(0, 2, 3, 1), torch.from_numpy(pairs.stored[3]))
         assert torch.allclose(hint, torch.tensor(8 / 144), atol=1e-4)
 
@@ -371,7 +371,7 @@ class TestBatch:
         pairs.hints = np.stack([np.full((48, 144), 0.1), np.full((48, 144), 0.2)])[None].repeat(40, 0)
         plain, mirrored = 0, 0
         for index in range(20):
-            views, hint = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
+            views, hint = pairs.one(index, np.random.default_rng(index))
             stored = torch.from_numpy(pairs.stored[index]).permute(0, 3, 1, 2) / 255
             if torch.allclose(views, stored):
                 plain += float(hint[0, 0, 0]) == pytest.approx(0.1)
@@ -382,7 +382,7 @@ class TestBatch:
     def test_colours_change_in_half_of_the_pairs_alike_in_both_views(self):
         pairs, changed = Ramps(replace(TINY, size=(48, 144), flip=False)), 0
         for index in range(20):
-            views, _ = pairs.one(index, np.random.default_rng(index), pairs.recipe.size)
+            views, _ = pairs.one(index, np.random.default_rng(index))
             stored = torch.from_numpy(pairs.stored[index]).permute(0, 3, 1, 2) / 255
             changed += not torch.allclose(views, stored)
             assert torch.allclose(views[0, 0, :, 8:], views[1, 0, :, :-8], atol=1e-6)  # one change, both views
@@ -391,12 +391,12 @@ class TestBatch:
     def test_a_grey_run_sees_grey_and_tones_are_of_colour_pictures_alone(self):
         pairs = Ramps(replace(TINY, size=(48, 144), flip=False, colours=False, tones=True))
         pairs.grey = True
-        greys = [pairs.one(5, np.random.default_rng(seed), (48, 144))[0] for seed in range(20)]
+        greys = [pairs.one(5, np.random.default_rng(seed))[0] for seed in range(20)]
         luma = (torch.from_numpy(pairs.stored[5]) / 255 @ torch.tensor(batches.LUMA))[:, None]
         same = [torch.allclose(views, luma, atol=1e-5) for views in greys]
         assert greys[0].shape == (2, 1, 48, 144) and 4 < sum(same) < 16
         pairs.stored = np.repeat(pairs.stored[..., :1], 3, -1)  # a grey photograph
-        first, *others = [pairs.one(5, np.random.default_rng(seed), (48, 144))[0] for seed in range(9)]
+        first, *others = [pairs.one(5, np.random.default_rng(seed))[0] for seed in range(9)]
         assert all(torch.allclose(first, other, atol=1e-5) for other in others)
 
     def test_a_grafted_pair_keeps_its_disparity(self):
