@@ -167,9 +167,9 @@ class DisparityHead(nn.Module):
     because the level of the disparity is the answer: it must be the same in training and in testing.
     """
 
-    def __init__(self, channels: int, start: float):
+    def __init__(self, channels: int, start: float, channels_out: int = 2):
         super().__init__()
-        self.conv = nn.Conv2d(channels, 2, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels_out, 3, padding=1)
         nn.init.normal_(self.conv.weight, std=0.01)
         nn.init.constant_(self.conv.bias, math.log(start / (MAX_DISPARITY - start)))  # type: ignore[arg-type]
 
@@ -279,9 +279,6 @@ def get_model(
     config = {"name": name, "start_disparity": start_disparity, "grey": grey}
     channels = DECODER_CHANNELS
     encoder: nn.Module
-    if of_timm:
-        encoder = encoders.TimmEncoder(name, imagenet)
-        return Monodepth(encoder, sharp.SharpDecoder(encoder, start_disparity), config)
     if name == "unet":
         config["base_channels"] = base_channels
         encoder = UnetEncoder(base_channels)
@@ -292,6 +289,9 @@ def get_model(
         encoder = ResnetMdEncoder((2, 2, 2, 2), bottleneck=False)
     elif name == "resnet50_md":
         encoder = ResnetMdEncoder((3, 4, 6, 3), bottleneck=True)
+    elif of_timm:
+        encoder = encoders.TimmEncoder(name, imagenet)
+        return Monodepth(encoder, sharp.SharpDecoder(encoder, start_disparity), config)
     else:
         encoder = encoders.TorchvisionEncoder(name, imagenet)
     return Monodepth(encoder, Decoder(encoder, channels, start_disparity), config)

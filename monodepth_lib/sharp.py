@@ -31,10 +31,8 @@ class LevelHead(DisparityHead):
     levels: Tensor
 
     def __init__(self, channels: int, start: float):
-        super().__init__(channels, start)
+        super().__init__(channels, start, 2 * LEVELS)
         self.register_buffer("levels", torch.linspace(math.log(LEAST), math.log(MAX_DISPARITY), LEVELS), False)
-        self.conv = nn.Conv2d(channels, 2 * LEVELS, 3, padding=1)
-        nn.init.normal_(self.conv.weight, std=0.01)
         low, high = -100.0, 100.0  # the slope of the bias over the levels, by bisection
         for _ in range(50):
             slope = (low + high) / 2

@@ -232,15 +232,11 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
         except RuntimeError as error:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
     if recipe.encoder:
-        path = weights_path(recipe.encoder)
-        stored_encoder = {
-            name.removeprefix("encoder."): value
-            for name, value in safetensors.torch.load_file(path).items()
-            if name.startswith("encoder.")
-        }
+        path, part = weights_path(recipe.encoder), "encoder."
         try:
-            model.encoder.load_state_dict(stored_encoder)
-        except RuntimeError as error:
+            tensors = safetensors.torch.load_file(path)
+            model.encoder.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
+        except (safetensors.SafetensorError, RuntimeError) as error:
             raise ValueError(f"{path} has another encoder than {recipe.network}: {str(error)[:200]}") from error
     for head in heads(model) if recipe.head_batch_norm else []:
         norm = nn.BatchNorm2d(2)
