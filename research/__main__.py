@@ -71,9 +71,9 @@ def pictures_of(options: argparse.Namespace) -> Pictures:
 
 
 def budget_of(options: argparse.Namespace, row: Row) -> Budget:
-    """The budget: the row's minutes unless `options` has others; a row of 0 minutes is only measured."""
+    """The budget: the row's minutes or steps unless `options` has others; a row of 0 minutes is only measured."""
     minutes = row.minutes if options.minutes is None or not row.minutes else options.minutes
-    steps = options.steps if row.minutes else None
+    steps = (options.steps or (row.steps if options.minutes is None else None)) if row.minutes else None
     machine = {name: getattr(options, name) for name in ("device", "precision") if hasattr(options, name)}
     return Budget(minutes, steps, options.every, **machine)
 

@@ -148,17 +148,19 @@ class Row:
     like: str = ""
     differs: str = ""
     minutes: float = 10
+    steps: int | None = None  # end after this many instead
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows that are compared on one page, with its title and text, and the minutes and seeds of the runs."""
+    """Rows that are compared on one page, with its title and text, and the minutes (or steps) and seeds of the runs."""
 
     name: str
     title: str
     page: str
     text: str = ""
     minutes: float = 10
+    steps: int | None = None
     seeds: tuple[int, ...] = (0,)
     rows: dict[str, Row] = field(default_factory=dict)
 
@@ -174,7 +176,7 @@ def read_sweeps(path: Path) -> dict[str, Sweep]:
     """The sweeps of a recipe file. Raises ValueError naming the row and its fault.
 
     `[base]` holds switches of all rows, `[NAME]` a sweep with `title` and `page`, `[NAME.rows.ROW]` a row: the switches
-    in which it differs from the base or, with `like`, from a row above, and its own `minutes` if it has them.
+    in which it differs from the base or, with `like`, from a row above, and its own `minutes` or `steps`.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -184,9 +186,11 @@ def read_sweeps(path: Path) -> dict[str, Sweep]:
     recipes, sweeps = {"base": base}, {}
     for name, table in content.items():
         entries = table.pop("rows", {}) if isinstance(table, dict) else {}
-        known = {"title": str, "page": str, "text": str, "minutes": (int, float), "seeds": list}
+        known = {"title": str, "page": str, "text": str, "minutes": (int, float), "steps": int, "seeds": list}
         if not entries or not {"title", "page"} <= {*table} <= {*known}:
-            raise ValueError(f"{path}: [{name}] must have title, page and rows; it may have text, minutes and seeds")
+            raise ValueError(
+                f"{path}: [{name}] must have title, page and rows; it may have text, minutes, steps and seeds"
+            )
         for key, value in table.items():
             if not isinstance(value, known[key]):  # type: ignore[arg-type]
                 raise ValueError(f"{path}: [{name}] has {key} {value!r}, which is of another type")
@@ -194,12 +198,13 @@ def read_sweeps(path: Path) -> dict[str, Sweep]:
         for row, switches in entries.items():
             if (row in recipes and row != "base") or not row.replace("_", "").isalnum():
                 raise ValueError(f"{path}: a row cannot be named {row!r}; take letters, digits and _, none twice")
-            like, minutes = switches.pop("like", "base"), switches.pop("minutes", made.minutes)
+            like, steps = switches.pop("like", "base"), switches.pop("steps", made.steps)
+            minutes = switches.pop("minutes", made.minutes)
             if like not in recipes:
                 raise ValueError(f"row {row}: there is no row {like!r} above it to be like")
             recipe = recipes[row] = changed(recipes[like], switches, row)
             like = "" if row == "base" else like
-            made.rows[row] = Row(row, recipe, name, like, difference(recipe, recipes[like or "base"]), minutes)
+            made.rows[row] = Row(row, recipe, name, like, difference(recipe, recipes[like or "base"]), minutes, steps)
         sweeps[name] = made
     return sweeps
 

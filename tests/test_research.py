@@ -733,7 +733,8 @@ def write_recipes(path, text):
 class TestRecipeFile:
     def test_rows_differ_by_what_they_say(self, tmp_path):
         text = '[few.rows.one]\nflip = false\nzoom = 1\n[few.rows.two]\nlike = "one"\nstart = 0.1\nminutes = 5\n'
-        text += '[more]\ntitle = "x"\npage = "y"\nseeds = [1, 2]\n[more.rows.three]\nlike = "two"\nhints = [1, 0.5]\n'
+        text += '[more]\ntitle = "x"\npage = "y"\nseeds = [1, 2]\nsteps = 9\n'
+        text += '[more.rows.three]\nlike = "two"\nhints = [1, 0.5]\n[more.rows.four]\nlike = "two"\nsteps = 5\n'
         few, more = recipes.read_sweeps(write_recipes(tmp_path / "s.toml", text)).values()
         rows = few.rows
         assert list(rows) == ["base", "one", "two"] and rows["base"].recipe == TINY and rows["base"].like == ""
@@ -743,6 +744,18 @@ class TestRecipeFile:
         assert more.rows["three"].recipe == replace(TINY, flip=False, start=0.1, hints=(1.0, 0.5))
         assert more.seeds == (1, 2) and more.rows["three"].minutes == 10 and few.title == "A few"
         assert recipes.find_row({"few": few, "more": more}, "three").sweep == "more"
+        assert [row.steps for row in more.rows.values()] == [9, 5] and rows["one"].steps is None
+
+    def test_a_row_has_its_own_time_unless_the_command_gives_another(self):
+        def budget(row, *given):
+            options = command.parse(["train", row.name, *given])
+            found = command.budget_of(options, row)
+            return found.steps, found.minutes
+
+        row = recipes.Row("one", TINY, minutes=7, steps=9)
+        assert budget(row) == (9, 7) and budget(row, "--steps", "4") == (4, 7)
+        assert budget(row, "--minutes", "2") == (None, 2) and budget(replace(row, steps=None)) == (None, 7)
+        assert budget(replace(row, minutes=0), "--steps", "4", "--minutes", "2") == (None, 0)  # it is only measured
 
     @pytest.mark.parametrize(
         ("text", "message"),
