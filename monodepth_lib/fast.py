@@ -17,7 +17,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
 
 from . import losses
 from .losses import MonodepthLoss, box_sum
@@ -33,7 +35,7 @@ def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
     if isinstance(loss, MonodepthLoss):
         loss.appearance_loss = appearance_loss
     try:
-        with kept_memory():
+        with kept_memory(), QuickDepthwise():
             yield
     finally:
         for block in blocks:
@@ -166,6 +168,66 @@ def ssim_mean(a: Tensor, b: Tensor, by_a: bool, by_b: bool) -> tuple[Tensor, Ten
         slope(a, b, sum_a, sum_b) if by_a else None,
         slope(b, a, sum_b, sum_a) if by_b else None,
     )
+
+
+# --- depthwise convolutions in bfloat16 -------------------------------------------------------------------------------
+
+
+class QuickDepthwise(TorchFunctionMode):
+    """Inside this context, a CPU's depthwise convolutions in bfloat16 get the derivative of `Depthwise`.
+
+    timm's networks are made of them. torch's own derivative is quick for 3x3 kernels of stride 1 and, for the others,
+    several times slower than in float32.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.conv2d or len(args) != 7 or not torch.is_grad_enabled():
+            return func(*args, **(kwargs or {}))
+        x, weight, bias, stride, padding, dilation, groups = args
+        kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        depthwise = groups == x.shape[1] == len(weight) and bias is None and set(dilation) == {1}
+        odd = weight.shape[-2:] in ((3, 3), (5, 5), (7, 7)) and stride[0] == stride[1] and padding[0] == padding[1]
+        slow = weight.shape[-1] > 3 or stride[0] > 1
+        if not (kind == torch.bfloat16 and x.device.type == "cpu" and depthwise and odd and slow):
+            return func(*args)
+        return Depthwise.apply(x.to(kind), weight.to(kind), stride[0], padding[0])
+
+
+class Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose derivatives are made of convolutions that torch has quick code for.
+
+    By the input: a convolution of the gradient, its pixels `stride` apart, with the mirrored kernel. By the kernel: one
+    of 5x5 is put together from windows of 3x3, each the derivative for a part of the input.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, 1, len(weight))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (x, weight), stride, padding = ctx.saved_tensors, ctx.stride, ctx.padding
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        count, side = len(weight), weight.shape[-1]
+        by_x = by_weight = None
+        if ctx.needs_input_grad[0]:
+            apart = [length + 2 * padding - side + 1 for length in x.shape[-2:]]
+            spread = gradient.new_zeros(*x.shape[:2], *apart).contiguous(memory_format=torch.channels_last)
+            spread[..., ::stride, ::stride] = gradient
+            by_x = F.conv2d(spread, weight.flip(2, 3), None, 1, side - 1 - padding, 1, count)
+        if ctx.needs_input_grad[1]:
+            padded, by_weight = F.pad(x, [padding] * 4), torch.empty_like(weight)
+            height, width = (stride * (length - 1) + 3 for length in gradient.shape[-2:])
+            for top in range(0, side - 2, 2):
+                for left in range(0, side - 2, 2):
+                    part = padded[..., top : top + height, left : left + width]
+                    part = part.contiguous(memory_format=torch.channels_last)
+                    found = conv2d_weight(part, [count, 1, 3, 3], gradient, stride, groups=count)
+                    by_weight[..., top : top + 3, left : left + 3] = found
+        return by_x, by_weight, None, None
 
 
 # --- memory that is kept between the steps--------------------------------------------------------------------------

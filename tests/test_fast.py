@@ -74,6 +74,38 @@ def test_an_up_block_and_its_derivatives(shape, size, kind, room):
         assert torch.allclose(one, other, atol=room)
 
 
+# --- depthwise convolutions ---
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("side", "size"), [(3, (6, 7)), (5, (9, 6)), (7, (8, 9))])
+def test_a_depthwise_convolution_and_its_derivatives(side, size, stride, padding):
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 1, side, side, dtype=torch.float64, requires_grad=True)
+    found = fast.Depthwise.apply(x, weight, stride, padding)
+    assert torch.equal(found, nn.functional.conv2d(x, weight, None, stride, padding, 1, 3))
+    assert torch.autograd.gradcheck(fast.Depthwise.apply, (x, weight, stride, padding))
+
+
+@pytest.mark.parametrize(("stride", "side", "quick"), [(1, 3, False), (2, 3, True), (1, 5, True), (2, 5, True)])
+def test_bfloat16_on_a_cpu_takes_the_quick_derivative(stride, side, quick):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(4, 4, side, stride, side // 2, groups=4, bias=False)
+    gradients = []
+    for precision, kept in ((torch.float32, "ConvolutionBackward0"), (torch.bfloat16, "DepthwiseBackward")):
+        with faster_training(nn.Sequential(convolution), MonodepthLoss()):
+            with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+                answer = convolution(torch.rand(2, 4, 12, 14, generator=torch.Generator().manual_seed(0)))
+            assert answer.dtype == precision
+            assert answer.grad_fn.name() == (kept if quick or precision == torch.float32 else "ConvolutionBackward0")
+            gradients += torch.autograd.grad(answer.float().square().mean(), convolution.weight)
+    assert torch.allclose(*gradients, rtol=0.02, atol=0.01 * float(gradients[0].abs().max()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution(torch.rand(2, 4, 12, 14)).grad_fn.name() == "ConvolutionBackward0"  # the context has ended
+
+
 # --- a whole step ---
 
 
