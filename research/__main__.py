@@ -2,6 +2,7 @@
 
 python -m research sweep choices --data KITTI --jobs 2     all missing runs, then research/RESULTS.md
 python -m research train shipped --data KITTI              one row, by name; started again, it goes on
+python -m research gap unet_kitti --data KITTI             a model's errors on pictures it learnt from, and on others
 python -m research pack --data KITTI --output output/pack  training pairs, small, for a machine lent for minutes
 """
 
@@ -19,6 +20,7 @@ from monodepth_lib.commands import count, here, positive
 from monodepth_lib.commands.sweep import execute, open_pool
 
 from .batch import Pairs, Pictures, pack
+from .gap import gap
 from .recipe import Row, find_row, read_sweeps
 from .report import write_report
 from .train import Budget, described, read_result, train
@@ -34,6 +36,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     one = commands.add_parser("train", help="one recipe, by the name of its row; started again, it goes on")
     many = commands.add_parser("sweep", help="all runs of a sweep that are missing, then its page")
     small = commands.add_parser("pack", help="training pairs as small JPEG, with hints computed at native size")
+    apart = commands.add_parser("gap", help="a model's errors on pictures that it learnt from, and on others")
+    apart.add_argument("weights", help="a name in models/, or a .safetensors file")
     one.add_argument("row", help="a row of the recipe file, such as shipped")
     one.add_argument("--seed", type=count, default=0)
     one.add_argument("--device", default="cpu")
@@ -45,7 +49,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     many.add_argument("--cluster", default="", metavar="ADDRESS", help="run on the workers of Dask: tcp://host:8786")
     many.add_argument("--report", action="store_true", help="run nothing: write the page from the results on disk")
     many.add_argument("--page", type=here, help="its picture is written beside it (default: the recipe file's)")
-    small.add_argument("--also", default="train_colour", help="further drives in colour, below --data; '' for none")
+    for command in (small, apart):
+        command.add_argument("--also", default="train_colour", help="drives in colour, below --data; '' for none")
     small.add_argument("--size", type=int, nargs=2, default=(128, 416), metavar=("H", "W"))
     for command in (one, many):
         add = command.add_argument
@@ -56,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         add("--val-drives", help="default: folder vals; none: no validation")
         add("--test-drives", help="default: stereo_2012 where there is one, else folder test; none: no test")
         add("--recipes", type=here, default=RECIPES, help="the file of the rows (default: research/recipes.toml)")
-    for command in (one, many, small):
+    for command in (one, many, small, apart):
         add = command.add_argument
         add("--data", type=here, default="data", help="folder with train/, vals/, stereo_2012/ or test/")
         add("--cameras", choices=list(kitti.CAMERAS), default="grey")
@@ -144,6 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "sweep":
             return run_sweep(options, command)
+        if options.command == "gap":
+            print("\n".join(gap(options.weights, pictures_of(options), options.also)))
+            return 0
         if options.command == "pack":
             output = options.output or here("output/pack")
             print(f"{output}: {pack(pictures_of(options), options.also, output, tuple(options.size))} pairs")

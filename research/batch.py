@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class Pairs:
         the input of the network in place of the left views. `share`: the finished part of the training, 0 to 1."""
         r, rng = self.recipe.at(share), np.random.default_rng([self.seed, step])
         drawn = self.chosen[rng.choice(len(self.odds), r.batch_size, replace=False, p=self.odds)]
-        made = [self.one(int(index), rng) for index in drawn]
+        made = [self.one(int(index), rng, r) for index in drawn]
         views, hints = (torch.stack(parts) for parts in zip(*made, strict=True))
         if rng.random() < r.graft and len(views) > 1:
             views, hints = graft(views, hints, rng)
@@ -101,17 +102,19 @@ class Pairs:
         names = [self.pairs[index].name for index in drawn]
         return {**batch, "name": names, **({} if self.hints is None else {"hints": hints})}
 
-    def one(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def one(self, index: int, rng: np.random.Generator, recipe: Recipe | None = None) -> tuple[Tensor, Tensor]:
         """One pair: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
 
-        A crop takes the same rows of both views and keeps the proportions, so the pair stays rectified; enlarging it
-        enlarges the disparity by the same factor. A mirrored right view becomes the left one.
+        A crop takes the same rows of both views, so the pair stays rectified; enlarging its columns enlarges the
+        disparity by the same factor. A mirrored right view becomes the left one. `recipe`: that of now
+        (`Recipe.at`).
         """
-        r = self.recipe
+        r = recipe or self.recipe
         size = r.size
         height, width = self.stored.shape[2:4]
         share = rng.uniform(r.zoom, 1) if r.zoom < 1 and rng.random() < 0.7 else 1.0
-        rows, columns = round(height * share), round(width * share)
+        taller = math.exp(rng.uniform(-1, 1) * r.stretch / 2) if r.stretch else 1.0
+        rows, columns = (round(n * min(1, one)) for n, one in ((height, share * taller), (width, share / taller)))
         top = round((height - rows) * float(np.clip(rng.normal(0.46, 0.2), 0, 1)))  # mostly the middle, some road
         start = int(rng.integers(0, width - columns + 1))
         window = slice(None), slice(top, top + rows), slice(start, start + columns)
@@ -126,7 +129,9 @@ class Pairs:
             views = F.interpolate(views, size, mode="bilinear", antialias=True, align_corners=False)
         hints = torch.zeros(2, *size)
         if self.hints is not None:
-            hints = sample_hints(torch.from_numpy(self.hints[index][window].astype(np.float32)) / share, size)
+            hints = sample_hints(
+                torch.from_numpy(self.hints[index][window].astype(np.float32)) * (width / columns), size
+            )
         if r.flip and rng.random() < 0.5:
             views, hints = views.flip(0, -1), hints.flip(0, -1)
         if r.colours and rng.random() < 0.5:

@@ -49,10 +49,11 @@ class Recipe:
     colours: bool = True  # the paper's change of colours, in half of the pairs, the same in both views
     tones: bool = False  # half of the colour pictures turned to grey with other weights of the channels
     zoom: float = 1.0  # below 1: seven of ten pairs are enlarged crops, down to this share of height and width
+    stretch: float = 0.0  # crops are up to about this share taller or wider than the picture
     graft: float = 0.0  # probability of a batch whose lower parts come from other pairs, the same in both views
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
-    calm_from: float = 1.0  # from this share of the time on, nothing is grafted or erased, and at most 0.1 disturbed
+    calm_from: float = 1.0  # from this share of the time on, whole pictures: no crop, graft or box, disturb at most 0.1
     # the warp
     zero_padding: bool = False  # black beyond the border, not the repeated edge
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border
@@ -103,7 +104,9 @@ class Recipe:
 
     def at(self, share: float) -> Recipe:
         """The recipe when this share of the training is over."""
-        return self if share < self.calm_from else replace(self, graft=0.0, erase=0.0, disturb=min(self.disturb, 0.1))
+        if share < self.calm_from:
+            return self
+        return replace(self, zoom=1.0, stretch=0.0, graft=0.0, erase=0.0, disturb=min(self.disturb, 0.1))
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:

@@ -21,7 +21,7 @@ from monodepth_lib import checkpoints, depth, files, kitti, losses, networks, st
 from monodepth_lib.fast import faster_training  # noqa: E402
 from research import __main__ as command  # noqa: E402
 from research import batch as batches  # noqa: E402
-from research import hints, report, train  # noqa: E402
+from research import gap, hints, report, train  # noqa: E402
 from research import loss as recipe_loss  # noqa: E402
 from research import recipe as recipes  # noqa: E402
 from research.batch import Pairs, Pictures  # noqa: E402
@@ -360,6 +360,19 @@ class TestBatch:
         assert 0.1 < np.mean(np.array(wide) > 1.499) < 0.6  # three of ten
         assert 0.95 < min(wide) < 1.1 and len(set(wide)) > 15
 
+    def test_a_stretched_pair_is_as_far_away_as_its_columns_say(self):
+        pairs, wide, high = Ramps(replace(TINY, zoom=0.65, stretch=0.5, flip=False, colours=False)), [], []
+        for index in range(40):
+            views, hint = pairs.one(index, np.random.default_rng(index))
+            left, right = 255 * views[..., 3:-3, 3:-3]
+            assert torch.allclose(right - left, torch.tensor([8.0, 0, 0]).view(3, 1, 1), atol=1e-2)
+            wide.append(float(left[0, 10, -1] - left[0, 10, 0]) / 89)
+            high.append(float(left[1, -1, 10] - left[1, 0, 10]) / 25)
+            assert float(hint.mean()) * 96 * wide[-1] == pytest.approx(8, rel=0.02)
+        ratio = np.array(high) / wide
+        assert 0.55 < ratio.min() < 0.75 and 1.35 < ratio.max() < 1.75  # e^-0.5 to e^0.5
+        assert max(wide) < 1.51 and max(high) < 1.55  # never more than the picture
+
     def test_without_zoom_pictures_are_as_they_are_stored(self):
         pairs = Ramps(replace(TINY, size=(48, 144), flip=False, colours=False))
         views, hint = pairs.one(3, np.random.default_rng(0))
@@ -466,15 +479,18 @@ class TestBatch:
         assert not torch.equal(first["seen"], second["seen"])
 
     def test_the_last_share_of_a_run_is_calm(self, data_dir, tmp_path):
-        recipe = replace(TINY, calm_from=0.5, graft=1.0, erase=1.0, colours=False, flip=False)
+        recipe = replace(
+            TINY, calm_from=0.5, graft=1.0, erase=1.0, zoom=0.5, stretch=0.3, disturb=0.3, colours=False, flip=False
+        )
         pairs = Pairs(recipe, pictures(data_dir, tmp_path), 0)
         early, late = pairs.batch(0, 0.4), pairs.batch(0, 0.5)
-        assert not torch.equal(early["seen"], early["left_image"])
-        assert torch.equal(late["seen"], late["left_image"])
-        assert (
-            replace(recipe, disturb=0.3).at(0.6).disturb == 0.1
-            and replace(recipe, disturb=0.05).at(0.6).disturb == 0.05
-        )
+        first = [pair.name for pair in pairs.pairs].index(late["name"][0])
+        stored = torch.from_numpy(np.array(pairs.stored[first])).permute(0, 3, 1, 2) / 255
+        whole = F.interpolate(stored, (32, 96), mode="bilinear", antialias=True)
+        assert torch.equal(late["left_image"][0], whole[0])
+        assert not torch.equal(early["left_image"][0], late["left_image"][0])
+        assert recipe.at(0.49) == recipe and recipe.at(0.5).disturb == 0.1
+        assert replace(recipe, disturb=0.05).at(0.6).disturb == 0.05
 
     @needs_opencv
     def test_a_pack_holds_small_pairs_and_their_hints(self, data_dir, tmp_path):
@@ -491,6 +507,46 @@ class TestBatch:
         known = large.hints[-1] > 0
         assert known.mean() > 0.3 and np.allclose(small.hints[-1][known], large.hints[-1][known], rtol=0.03)
         assert np.median(large.hints[-1][known]) == pytest.approx(16 / 192, rel=0.05)
+
+
+class TestGap:
+    def test_matching_judges_error_bad_pixels_and_scale(self, data_dir):
+        pairs = kitti.select_pairs(data_dir, "test")[:2]
+        matched = np.full((2, 2, 32, 96), 0.1, np.float32)
+        matched[:, 0, :16] = -0.2  # guesses do not count
+        maps = [torch.full((32, 96), 0.1 * factor) for factor in (1.02, 2.0)]
+        maps[1][20:24] = 0.1
+        error, bad, spread = gap.against_matching(pairs, maps, matched)
+        assert float(error) == pytest.approx((np.log(1.02) + 0.75 * np.log(2)) / 2, abs=6e-4)
+        assert float(bad) == pytest.approx(0.75 / 2, abs=6e-4)
+        assert float(spread[:-2]) == pytest.approx(50 * np.log(2 / 1.02), abs=0.06)
+
+    @needs_opencv
+    def test_a_model_is_judged_on_what_it_learnt_from_and_on_the_rest(self, data_dir, tmp_path, capsys):
+        (model := networks.get_model("unet", base_channels=1)).eval()
+        checkpoints.save_model(model, tmp_path / "w.safetensors", (32, 96))
+        arguments = [
+            "gap",
+            str(tmp_path / "w.safetensors"),
+            "--data",
+            str(data_dir),
+            "--also",
+            "",
+            "--cameras",
+            "colour",
+        ]
+        assert command.main([*arguments, "--cache-dir", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("| 9 learnt from |") for line in lines)
+        assert any(line.startswith("| 5 kept apart |") for line in lines)
+        pairs = kitti.select_pairs(data_dir, "test")
+        stored = pictures(data_dir, tmp_path).stored(pairs, (32, 96))
+        maps = testing.predict(model, train.images(stored, 0, 0))[1]
+        mean = testing.mean_row(testing.score(pairs, [*maps]), "")
+        assert f"| all | {mean['abs_rel']:.3f} | {mean['d1_all']:.3f} |" in lines
+        scaled = testing.score(pairs, [*maps], depth.Protocol(median_scaling=True))
+        assert f"put right | {testing.mean_row(scaled, '')['abs_rel']:.3f} |" in "".join(lines)
+        assert command.main(["gap", "unknown", "--data", str(data_dir)]) == 2
 
 
 class TestCourse:

@@ -1,4 +1,4 @@
-"""A step of training: fast beside plain, and beside another checkout's; on a GPU also in half precision."""
+"""A step of training: fast beside plain, and beside another checkout's; the shipped network also in half precision."""
 
 from __future__ import annotations
 
@@ -92,8 +92,9 @@ def theirs(case: Case, folder: Path) -> Callable[[], object]:
 
 
 def run(options: Options) -> list[Row]:
-    if options.device != "cpu":
-        return on_gpu(options)
+    if options.device != "cpu":  # the lab's Unet and the shipped network
+        gpu = [Case("unet", 64, (256, 512), 8, 20), Case(SHIPPED, 0, (128, 416), 8, 20)]
+        return by_precision(options, QUICK if options.quick else gpu)
     rows = []
     for case in QUICK if options.quick else CASES:
         contenders = {"fast": apart(ours, case, True), "plain": apart(ours, case, False)}
@@ -106,13 +107,11 @@ def run(options: Options) -> list[Row]:
         seconds = in_turn(contenders, options)
         speeds = {key: rates(values, case.batch * case.repeat) for key, values in seconds.items()}
         rows += [Row("step", str(case), "pictures/s", speeds["fast"], other, speeds[other]) for other in [*speeds][1:]]
-    return rows
+    return rows + by_precision(options, QUICK if options.quick else [Case(SHIPPED, 0, (128, 416), 8)])
 
 
-def on_gpu(options: Options) -> list[Row]:
-    """The lab's Unet and the shipped network, plain float32 beside fast and beside half precision."""
-    cases = [Case("unet", 64, (256, 512), 8, 20), Case(SHIPPED, 0, (128, 416), 8, 20)]
-    cases = [Case("unet", 4, (64, 96), 2)] if options.quick else cases
+def by_precision(options: Options, cases: list[Case]) -> list[Row]:
+    """Networks in plain float32, beside fast float32 and both in half precision."""
     rows = []
     for case in cases:
         kinds = [(fast, precision) for precision in ("float32", "bf16") for fast in (False, True)]
