@@ -239,7 +239,7 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
 {EXPLANATION}""",
         table(lines),
     ]
-    if len({result["used_pairs"] for result in results}) > 1:
+    if len({line.row.recipe.pairs for line in lines}) > 1:
         parts += ["Error over the number of pairs:", drawn(over_pairs(lines))]
     elif any(result["history"] for result in results):
         parts += ["Error over the minutes:", drawn(over_minutes(lines))]
