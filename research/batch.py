@@ -58,6 +58,11 @@ class Pictures:
     def pairs(self, side: kitti.Side) -> list[kitti.Pair]:
         return kitti.select_pairs(self.folder, side, self.drives(side), cameras=self.cameras)
 
+    def further(self, also: str) -> list[kitti.Pair]:
+        """The pairs in colour of the drives in the folder `also` below `folder`; "": none."""
+        drives = kitti.find_drives(self.folder / also).values() if also else []
+        return [pair for drive in drives for pair in kitti.find_pairs(drive, cameras="colour")]
+
     def stored(self, pairs: list[kitti.Pair], size: tuple[int, int]) -> np.ndarray:
         """The pairs' pictures at `size`, uint8 (pairs, 2, height, width, 3), memory-mapped."""
         return np.load(prepare_cache(pairs, size, self.cache_dir), mmap_mode="r")
@@ -71,10 +76,8 @@ class Pairs:
         self.recipe, self.seed, self.grey = recipe, seed, pictures.cameras == "grey"
         self.pairs = pictures.pairs("train")
         odds = [recipe.often if pair.folder.name.startswith("stereo") else 1.0 for pair in self.pairs]
-        if recipe.also:
-            further = kitti.find_drives(pictures.folder / recipe.also).values()
-            self.pairs += [pair for drive in further for pair in kitti.find_pairs(drive, cameras="colour")]
-            odds += [recipe.often_also] * (len(self.pairs) - len(odds))
+        further = pictures.further(recipe.also)
+        self.pairs, odds = self.pairs + further, odds + [recipe.often_also] * len(further)
         if recipe.pairs > len(self.pairs):
             raise ValueError(f"pairs is {recipe.pairs}; {pictures.folder} has {len(self.pairs)} to learn from")
         shuffled = np.random.default_rng([seed, 1]).permutation(len(self.pairs))
@@ -178,9 +181,7 @@ def pack(pictures: Pictures, also: str, target: Path, size: tuple[int, int]) -> 
 
     A machine that is borrowed for minutes then needs some 40 MB instead of all photographs.
     """
-    drives = kitti.find_drives(pictures.folder / also).values() if also else []
-    further = [pair for drive in drives for pair in kitti.find_pairs(drive, cameras="colour")]
-    pairs = pictures.pairs("train")
+    pairs, further = pictures.pairs("train"), pictures.further(also)
     for pair in [*pairs, *further]:
         drive = target / (also if pair in further else "train") / pair.folder.name
         for path, camera in zip((pair.left, pair.right), kitti.CAMERAS[pair.cameras][0], strict=True):

@@ -15,26 +15,26 @@ from monodepth_lib.networks import Monodepth
 
 from .batch import LUMA, Pictures
 from .hints import prepare_hints
-from .train import images
+from .train import JUDGED_SIZE, images
 
 HEADS = ("pictures", "judged by", "mean error of log d", "D1-all", "spread of the images' scale")
 
 
-def answers(model: Monodepth, stored: np.ndarray, chosen: np.ndarray, grey: bool) -> list[Tensor]:
-    """Post-processed left disparities (H, W) of the chosen ones of the stored pictures."""
+def answers(model: Monodepth, stored: np.ndarray, grey: bool) -> list[Tensor]:
+    """Post-processed left disparities (H, W) of stored pairs."""
     found: list[Tensor] = []
-    for index in chosen:
-        picture = images(stored, int(index), 0, 1)
+    for place in range(len(stored)):
+        picture = images(stored, place, 0, 1)
         if grey:
             picture = (picture * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
         found += testing.predict(model, picture)[1]
     return found
 
 
-def against_matching(pairs: list[kitti.Pair], answers: list[Tensor], hints: np.ndarray) -> list[str]:
+def against_matching(pairs: list[kitti.Pair], maps: list[Tensor], hints: np.ndarray) -> list[str]:
     """The means over the images of |log d - log d*| and D1-all, and the deviation of their median of log d - log d*."""
     rows = []
-    for pair, disparity, hint in zip(pairs, answers, torch.from_numpy(hints[:, 0].astype(np.float32)), strict=True):
+    for pair, disparity, hint in zip(pairs, maps, torch.from_numpy(hints[:, 0].astype(np.float32)), strict=True):
         known = hint > 0
         apart, off = (disparity / hint)[known].log(), (disparity - hint)[known].abs()
         bad = (off * pair.calibration.width > 3) & (off > 0.05 * hint[known])
@@ -56,15 +56,13 @@ def gap(weights: str, pictures: Pictures, also: str, count: int = 49) -> list[st
 
 def tables(weights: str, pictures: Pictures, also: str, count: int) -> list[str]:
     trained = load_model(weights)
-    assert trained.size is not None
-    model, size, grey = faster_prediction(trained), trained.size, pictures.cameras == "grey"
-    further = kitti.find_drives(pictures.folder / also).values() if also else []
-    learnt = pictures.pairs("train") + [pair for drive in further for pair in kitti.find_pairs(drive, cameras="colour")]
+    model, size, grey = faster_prediction(trained), trained.size or JUDGED_SIZE, pictures.cameras == "grey"
+    learnt = pictures.pairs("train") + pictures.further(also)
     chosen = np.sort(np.random.default_rng(0).choice(len(learnt), min(count, len(learnt)), replace=False))
     learnt, kept = [learnt[index] for index in chosen], pictures.pairs("test")
     lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for name, pairs in (("learnt from", learnt), ("kept apart", kept)):
-        maps = answers(model, pictures.stored(pairs, size), np.arange(len(pairs)), grey)
+        maps = answers(model, pictures.stored(pairs, size), grey)
         hints = np.load(prepare_hints(pairs, size, pictures.cache_dir), mmap_mode="r")
         row = [f"{len(pairs)} {name}", "semi-global matching", *against_matching(pairs, maps, hints)]
         lines.append(f"| {' | '.join(row)} |")
