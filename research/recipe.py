@@ -36,7 +36,7 @@ class Recipe:
     frozen: int = 0  # this many first blocks of the encoder, and its stem, do not change, nor do their statistics
     fixed_encoder: bool = False  # batch normalisation in the encoder keeps its averages: a batch of 8 is a noisy sample
     fixed_from: float = 1.0  # from this share of the time on, all batch normalisation does, as in testing
-    init: str = ""  # weights to start from: a name in models/ or a .safetensors file; their mean if + joins several
+    init: str = ""  # weights to start from: a name in models/ or a .safetensors file; "": random ones
     encoder: str = ""  # weights of whose encoder alone to start from: the decoder may be another
     # the pairs
     pairs: int = 0  # this many, drawn by the seed; a larger number includes the pairs of a smaller one; 0: all
@@ -226,7 +226,7 @@ def find_row(sweeps: dict[str, Sweep], name: str) -> Row:
 def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
     """The network before its training. Raises FileNotFoundError or ValueError for weights that are missing or wrong."""
     torch.manual_seed(seed)
-    stored = mean_model(recipe.init) if recipe.init else None
+    stored = load_model(recipe.init) if recipe.init else None
     model = get_model(
         recipe.network,
         base_channels=recipe.base_channels,
@@ -250,24 +250,6 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
         norm = nn.BatchNorm2d(2)
         norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # it starts with the same level
         head.conv = nn.Sequential(head.conv, norm)  # type: ignore[assignment]
-    return model
-
-
-def mean_model(names: str) -> Monodepth:
-    """The model of some weights, or of the mean of several that + joins; they must be of one network.
-
-    Runs that began from the same weights often lie in one valley of the loss: the middle is better than each (model
-    soups, Wortsman et al., 2022). Raises what `load_model` does, and ValueError for weights of another network.
-    """
-    model, *others = [load_model(name.strip()) for name in names.split("+")]
-    with torch.no_grad():
-        for place, other in enumerate(others, 2):
-            state = other.state_dict()
-            if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in model.state_dict().items()}:
-                raise ValueError(f"init joins weights of different networks: {names}")
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    value.lerp_(state[name], 1 / place)
     return model
 
 

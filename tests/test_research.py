@@ -549,28 +549,6 @@ class TestGap:
         assert command.main(["gap", "unknown", "--data", str(data_dir)]) == 2
 
 
-class TestMeanModel:
-    def test_it_is_the_mean_of_all_of_them(self, tmp_path):
-        models = [networks.get_model("unet", base_channels=1) for _ in range(3)]
-        files_ = [str(tmp_path / f"{place}.safetensors") for place in range(3)]
-        for model, file in zip(models, files_, strict=True):
-            with torch.no_grad():
-                for value in model.state_dict().values():
-                    value.add_(torch.randn(())) if value.is_floating_point() else value.add_(1)
-            checkpoints.save_model(model, file, (32, 96))
-        made = make_model(replace(TINY, base_channels=1, init=" + ".join(files_)), False, 0).state_dict()
-        for name, value in made.items():
-            of_all = torch.stack([model.state_dict()[name].double() for model in models])
-            assert torch.allclose(value.double(), of_all.mean(0), atol=1e-6), name
-
-    def test_other_networks_are_refused(self, tmp_path):
-        for channels in (1, 2):
-            model = networks.get_model("unet", base_channels=channels)
-            checkpoints.save_model(model, tmp_path / f"{channels}.safetensors", (32, 96))
-        with pytest.raises(ValueError, match="init joins weights of different networks"):
-            recipes.mean_model(f"{tmp_path}/1.safetensors+{tmp_path}/2.safetensors")
-
-
 class TestCourse:
     def test_learning_rate(self):
         course = Course(Recipe(), Budget(steps=100))
