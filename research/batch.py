@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,16 +107,15 @@ class Pairs:
     def one(self, index: int, rng: np.random.Generator, recipe: Recipe | None = None) -> tuple[Tensor, Tensor]:
         """One pair: cropped, mirrored, in other colours; views (2, 1 or 3, H, W) and hints (2, H, W).
 
-        A crop takes the same rows of both views, so the pair stays rectified; enlarging its columns enlarges the
-        disparity by the same factor. A mirrored right view becomes the left one. `recipe`: that of now
+        A crop takes the same rows of both views and keeps the proportions, so the pair stays rectified; enlarging it
+        enlarges the disparity by the same factor. A mirrored right view becomes the left one. `recipe`: that of now
         (`Recipe.at`).
         """
         r = recipe or self.recipe
         size = r.size
         height, width = self.stored.shape[2:4]
         share = rng.uniform(r.zoom, 1) if r.zoom < 1 and rng.random() < 0.7 else 1.0
-        taller = math.exp(rng.uniform(-1, 1) * r.stretch / 2) if r.stretch else 1.0
-        rows, columns = (round(n * min(1, one)) for n, one in ((height, share * taller), (width, share / taller)))
+        rows, columns = round(height * share), round(width * share)
         top = round((height - rows) * float(np.clip(rng.normal(0.46, 0.2), 0, 1)))  # mostly the middle, some road
         start = int(rng.integers(0, width - columns + 1))
         window = slice(None), slice(top, top + rows), slice(start, start + columns)

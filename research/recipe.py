@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors.torch
 import torch
 from torch import nn
 
-from monodepth_lib.checkpoints import load_model, weights_path
+from monodepth_lib.checkpoints import load_model
 from monodepth_lib.networks import SMALLEST, DisparityHead, Monodepth, get_model
 
 SCHEDULES = ("halve_twice", "cosine")
@@ -37,7 +36,6 @@ class Recipe:
     fixed_encoder: bool = False  # batch normalisation in the encoder keeps its averages: a batch of 8 is a noisy sample
     fixed_from: float = 1.0  # from this share of the time on, all batch normalisation does, as in testing
     init: str = ""  # weights to start from: a name in models/ or a .safetensors file; "": random ones
-    encoder: str = ""  # weights of whose encoder alone to start from: the decoder may be another
     # the pairs
     pairs: int = 0  # this many, drawn by the seed; a larger number includes the pairs of a smaller one; 0: all
     also: str = ""  # a folder with more drives in colour, below the data folder
@@ -49,7 +47,6 @@ class Recipe:
     colours: bool = True  # the paper's change of colours, in half of the pairs, the same in both views
     tones: bool = False  # half of the colour pictures turned to grey with other weights of the channels
     zoom: float = 1.0  # below 1: seven of ten pairs are enlarged crops, down to this share of height and width
-    stretch: float = 0.0  # crops are up to about this share taller or wider than the picture
     graft: float = 0.0  # probability of a batch whose lower parts come from other pairs, the same in both views
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
@@ -106,7 +103,7 @@ class Recipe:
         """The recipe when this share of the training is over."""
         if share < self.calm_from:
             return self
-        return replace(self, zoom=1.0, stretch=0.0, graft=0.0, erase=0.0, disturb=min(self.disturb, 0.1))
+        return replace(self, zoom=1.0, graft=0.0, erase=0.0, disturb=min(self.disturb, 0.1))
 
 
 def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
@@ -239,13 +236,6 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
             model.load_state_dict(stored.state_dict())
         except RuntimeError as error:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
-    if recipe.encoder:
-        path, part = weights_path(recipe.encoder), "encoder."
-        try:
-            tensors = safetensors.torch.load_file(path)
-            model.encoder.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
-        except (safetensors.SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} has another encoder than {recipe.network}: {str(error)[:200]}") from error
     for head in heads(model) if recipe.head_batch_norm else []:
         norm = nn.BatchNorm2d(2)
         norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # it starts with the same level
