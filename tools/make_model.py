@@ -225,6 +225,7 @@ def make_kitti(run: Path, folder: str) -> None:
     begun = result["init"] or ("ImageNet weights in its encoder" if result["imagenet"] else "")
     taught = "photographs" + (" and semi-global matching of them" if any(result["hints"]) else " alone")
     budget = f"--steps {result['steps']}" if result["steps"] else f"--minutes {result['minutes']:g}"
+    budget += f" --precision {result['precision']}" if result.get("precision", "float32") != "float32" else ""
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {
         "training data": f"KITTI (CC BY-NC-SA 3.0), {result['used_pairs']} pairs of "
