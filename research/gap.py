@@ -10,25 +10,12 @@ from torch import Tensor
 
 from monodepth_lib import depth, kitti, testing
 from monodepth_lib.checkpoints import load_model
-from monodepth_lib.fast import faster_prediction
-from monodepth_lib.networks import Monodepth
 
-from .batch import LUMA, Pictures
+from .batch import Pictures
 from .hints import prepare_hints
-from .train import JUDGED_SIZE, images
+from .train import JUDGED_SIZE, predicted
 
 HEADS = ("pictures", "judged by", "mean error of log d", "D1-all", "spread of the images' scale")
-
-
-def answers(model: Monodepth, stored: np.ndarray, grey: bool) -> list[Tensor]:
-    """Post-processed left disparities (H, W) of stored pairs."""
-    found: list[Tensor] = []
-    for place in range(len(stored)):
-        picture = images(stored, place, 0, 1)
-        if grey:
-            picture = (picture * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-        found += testing.predict(model, picture)[1]
-    return found
 
 
 def against_matching(pairs: list[kitti.Pair], maps: list[Tensor], hints: np.ndarray) -> list[str]:
@@ -55,14 +42,14 @@ def gap(weights: str, pictures: Pictures, also: str, count: int = 49) -> list[st
 
 
 def tables(weights: str, pictures: Pictures, also: str, count: int) -> list[str]:
-    trained = load_model(weights)
-    model, size, grey = faster_prediction(trained), trained.size or JUDGED_SIZE, pictures.cameras == "grey"
+    model = load_model(weights)
+    size = model.size or JUDGED_SIZE
     learnt = pictures.pairs("train") + pictures.further(also)
     chosen = np.sort(np.random.default_rng(0).choice(len(learnt), min(count, len(learnt)), replace=False))
     learnt, kept = [learnt[index] for index in chosen], pictures.pairs("test")
     lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for name, pairs in (("learnt from", learnt), ("kept apart", kept)):
-        maps = answers(model, pictures.stored(pairs, size), grey)
+        _, maps = predicted(model, pictures.stored(pairs, size))
         hints = np.load(prepare_hints(pairs, size, pictures.cache_dir), mmap_mode="r")
         row = [f"{len(pairs)} {name}", "semi-global matching", *against_matching(pairs, maps, hints)]
         lines.append(f"| {' | '.join(row)} |")

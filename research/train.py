@@ -241,22 +241,27 @@ def standard_loss(model: nn.Module, own: np.ndarray, judged: np.ndarray) -> floa
     return mean.read()["loss"]
 
 
+def predicted(model: Monodepth, stored: np.ndarray) -> tuple[list[Tensor], list[Tensor]]:
+    """The left disparities (H, W) of stored pairs, as they are and with post-processing."""
+    quick, device = faster_prediction(model), next(model.parameters()).device
+    maps: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for start in range(0, len(stored), 8):
+        for kept, new in zip(maps, testing.predict(quick, images(stored, start, 0).to(device)), strict=True):
+            kept += new.cpu()
+    return maps
+
+
 def measure(model: Monodepth, recipe: Recipe, pictures: Pictures) -> dict:
     """`val_loss`; the mean metrics over the test images with truth, `plain` and with post-processing (`pp`), and these
     images' standard deviation (`spread`) and number (`images`). A side without pairs is left out.
     """
     found: dict = {}
-    device = next(model.parameters()).device
     model = without_head_batch_norm(model)
     if pairs := pictures.pairs("val"):
         own, judged = (pictures.stored(pairs, one) for one in (recipe.size, JUDGED_SIZE))
         found["val_loss"] = standard_loss(model, own, judged)
     if pairs := pictures.pairs("test"):
-        quick, stored = faster_prediction(model), pictures.stored(pairs, recipe.size)
-        maps: list[list[Tensor]] = [[], []]
-        for start in range(0, len(pairs), 8):
-            for kept, new in zip(maps, testing.predict(quick, images(stored, start, 0).to(device)), strict=True):
-                kept += new.cpu()
+        maps = predicted(model, pictures.stored(pairs, recipe.size))
         with warnings.catch_warnings():  # the focal length of stereo 2012 is known by its width
             warnings.filterwarnings("ignore", message=".*using KITTI's f and B")
             plain, processed = (testing.score(pairs, kept) for kept in maps)

@@ -454,16 +454,20 @@ class TestBatch:
         assert not torch.equal(first["seen"], second["seen"])
 
     def test_the_last_share_of_a_run_is_calm(self, data_dir, tmp_path):
-        recipe = replace(TINY, calm_from=0.5, graft=1.0, erase=1.0, zoom=0.5, disturb=0.3, colours=False, flip=False)
+        recipe = replace(TINY, calm_from=0.5, graft=1.0, erase=1.0, zoom=0.5, colours=False, flip=False)
         pairs = Pairs(recipe, pictures(data_dir, tmp_path), 0)
         early, late = pairs.batch(0, 0.4), pairs.batch(0, 0.5)
-        first = [pair.name for pair in pairs.pairs].index(late["name"][0])
-        stored = torch.from_numpy(np.array(pairs.stored[first])).permute(0, 3, 1, 2) / 255
-        whole = F.interpolate(stored, (32, 96), mode="bilinear", antialias=True)
-        assert torch.equal(late["left_image"][0], whole[0])
-        assert not torch.equal(early["left_image"][0], late["left_image"][0])
-        assert recipe.at(0.49) == recipe and recipe.at(0.5).disturb == 0.1
-        assert replace(recipe, disturb=0.05).at(0.6).disturb == 0.05
+        names = [pair.name for pair in pairs.pairs]
+        stored = torch.from_numpy(pairs.stored[[names.index(name) for name in late["name"]], 0]).permute(0, 3, 1, 2)
+        whole = F.interpolate(stored / 255, (32, 96), mode="bilinear", antialias=True)
+        assert torch.equal(late["left_image"], whole)
+        assert not torch.equal(early["seen"], early["left_image"])
+        assert torch.equal(late["seen"], late["left_image"])
+        assert recipe.at(0.49) == recipe
+        assert (
+            replace(recipe, disturb=0.3).at(0.6).disturb == 0.1
+            and replace(recipe, disturb=0.05).at(0.6).disturb == 0.05
+        )
 
     @needs_opencv
     def test_a_pack_holds_small_pairs_and_their_hints(self, data_dir, tmp_path):
@@ -498,17 +502,8 @@ class TestGap:
     def test_a_model_is_judged_on_what_it_learnt_from_and_on_the_rest(self, data_dir, tmp_path, capsys):
         (model := networks.get_model("unet", base_channels=1)).eval()
         checkpoints.save_model(model, tmp_path / "w.safetensors", (32, 96))
-        arguments = [
-            "gap",
-            str(tmp_path / "w.safetensors"),
-            "--data",
-            str(data_dir),
-            "--also",
-            "",
-            "--cameras",
-            "colour",
-        ]
-        assert command.main([*arguments, "--cache-dir", str(tmp_path)]) == 0
+        where = ["--data", str(data_dir), "--also", "", "--cameras", "colour", "--cache-dir", str(tmp_path)]
+        assert command.main(["gap", str(tmp_path / "w.safetensors"), *where]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert any(line.startswith("| 9 learnt from |") for line in lines)
         assert any(line.startswith("| 5 kept apart |") for line in lines)
