@@ -43,8 +43,7 @@ class LevelHead(DisparityHead):
 
     def answer(self, x: Tensor) -> Tensor:
         """Features (N, C, h, w) -> disparities (N, 2, h, w)."""
-        logits = self.conv(x).to(self.levels.dtype).unflatten(1, (2, LEVELS))  # half precision is too coarse for log d
-        return softmax_mean(logits, self.levels[:, None, None]).exp()
+        return softmax_mean(self.conv(x).unflatten(1, (2, LEVELS)), self.levels[:, None, None]).exp()
 
 
 def softmax_mean(logits: Tensor, values: Tensor) -> Tensor:
