@@ -974,7 +974,9 @@ class TestReport:
             "cheat": "**worse** by 0.210", "alone": "one seed",
         }  # fmt: skip
         assert page.startswith("# A few\n") and "`the command`" in page and "commit abc1234" in page
-        assert "Without a finished run: missing." in page
+        assert "Without a finished run: missing." in page and "seeds planned" not in page
+        report.write_report(replace(sweep, seeds=(0, 1)), results, tmp_path / "more.md", "the command")
+        assert "Of the 2 seeds planned, alone has 1." in (tmp_path / "more.md").read_text()
         # cheat crosses all five others; 'same' has less loss than the base
         assert "In 6 of 15 pairs of rows" in page and "cheat (rank 1 by loss, 6 by Abs Rel)" in page
 

@@ -920,7 +920,7 @@ def parked(w: World, rng: Rng, st: Street, side: int, s0: float, s1: float, chan
 
 
 def furniture(w: World, rng: Rng, st: Street, s0: float, s1: float, lamps: float, people: float) -> None:
-    """Lamp posts, signs, bins, benches of people along both pavements."""
+    """Lamp posts, signs, bins and people along both pavements."""
     h = st.width / 2
     lit = lamp(rng.uniform(5.5, 8), 1.4)
     for side in (-1, 1):
