@@ -130,8 +130,8 @@ def changed(recipe: Recipe, changes: dict, row: str) -> Recipe:
 def difference(recipe: Recipe, other: Recipe) -> str:
     """The switches in which `recipe` differs from `other`, such as "zoom 0.65, flip off"."""
     mine, theirs = asdict(recipe), asdict(other)
-    words = {True: "on", False: "off"}
-    said = {name: words[value] if isinstance(value, bool) else value for name, value in mine.items()}
+    words = {True: "on", False: "off", "": "none"}
+    said = {name: words[value] if value == "" or isinstance(value, bool) else value for name, value in mine.items()}
     return ", ".join(f"{name} {said[name]}" for name in mine if mine[name] != theirs[name])
 
 

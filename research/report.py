@@ -247,9 +247,8 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
         parts += [disagreement(lines), drawn(scatter(lines))]
     if missing:
         parts.append(f"Without a finished run: {', '.join(missing)}.")
-    wanted = len(sweep.seeds)
-    if short := [f"{line.row.name} has {len(line.results)}" for line in lines if len(line.results) < wanted]:
-        parts.append(f"Of the {wanted} seeds planned, {', '.join(short)}.")
+    if len(results) < (planned := len(rows) * len(sweep.seeds)):
+        parts.append(f"{len(results)} of {planned} runs are finished; a figure without ± is of one seed.")
     write_page(page, sweep.title, parts)
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"
 

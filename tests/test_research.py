@@ -769,6 +769,7 @@ class TestRecipeFile:
         assert more.seeds == (1, 2) and more.rows["three"].minutes == 10 and few.title == "A few"
         assert recipes.find_row({"few": few, "more": more}, "three").sweep == "more"
         assert [row.steps for row in more.rows.values()] == [9, 5] and rows["one"].steps is None
+        assert recipes.difference(TINY, replace(TINY, also="colour")) == "also none"
 
     def test_a_row_has_its_own_time_unless_the_command_gives_another(self):
         def budget(row, *given):
@@ -974,9 +975,9 @@ class TestReport:
             "cheat": "**worse** by 0.210", "alone": "one seed",
         }  # fmt: skip
         assert page.startswith("# A few\n") and "`the command`" in page and "commit abc1234" in page
-        assert "Without a finished run: missing." in page and "seeds planned" not in page
+        assert "Without a finished run: missing." in page and "runs are finished" not in page
         report.write_report(replace(sweep, seeds=(0, 1)), results, tmp_path / "more.md", "the command")
-        assert "Of the 2 seeds planned, alone has 1." in (tmp_path / "more.md").read_text()
+        assert "11 of 14 runs are finished" in (tmp_path / "more.md").read_text()
         # cheat crosses all five others; 'same' has less loss than the base
         assert "In 6 of 15 pairs of rows" in page and "cheat (rank 1 by loss, 6 by Abs Rel)" in page
 
