@@ -103,11 +103,11 @@ def read_calibration_file(path: str | Path, cameras: CameraName = "colour", widt
 def read_camera_file(path: str | Path) -> Calibration:
     """Reads `camera.json`, the calibration of your own rectified cameras.
 
-    {"focal_px": 721.5, "baseline_m": 0.54, "width": 1242, "centre_px": [609.6, 172.9]}: focal length in px, distance
+    {"focal_px": 721.5, "baseline_m": 0.53, "width": 1242, "centre_px": [609.6, 172.9]}: focal length in px, distance
     between the cameras in metres, the picture width in px at which the focal length holds (pictures of another
     width are fine), and, if known, the principal point (column, row). Raises ValueError naming the file and the key.
     """
-    example = '{"focal_px": 721.5, "baseline_m": 0.54, "width": 1242}'
+    example = '{"focal_px": 721.5, "baseline_m": 0.53, "width": 1242}'
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

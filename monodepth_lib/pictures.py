@@ -96,7 +96,7 @@ class Predictor:
         """The prediction for a picture, an array (H, W) or (H, W, 3), or a picture file.
 
         With both numbers of a camera it includes depth in metres. `focal_px`: focal length in px of this picture.
-        `baseline_m`: baseline of the stereo cameras of the training pairs (KITTI: 0.54 m). Raises ValueError naming a
+        `baseline_m`: baseline of the stereo cameras of the training pairs (KITTI: 0.53 m). Raises ValueError naming a
         file that is not a picture, or an impossible number.
         """
         image = to_picture(picture)

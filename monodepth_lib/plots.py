@@ -223,14 +223,14 @@ def between(points: torch.Tensor, times: int, apart: float = 1.15) -> torch.Tens
     return dense * F.interpolate(one_surface, scale_factor=times, mode="nearest")[0, 0, :, :, None]
 
 
-def from_above(
-    points: torch.Tensor, picture, ahead: float = 50.0, sideways: float = 20.0, pixels: int = 8, highest: float = 3.0
-) -> Image.Image:
+AHEAD, SIDEWAYS, HIGHEST, PIXELS, MARGIN = 50, 20, 3, 8, 78  # `from_above`: metres, and pixels for each of them
+
+
+def from_above(points: torch.Tensor, picture) -> Image.Image:
     """Points (H, W, 3) of `depth.point_cloud` seen from above, in the colours of their `picture` (H, W).
 
-    It draws points up to `ahead` metres in front of the camera, `sideways` metres beside it and `highest` metres above
-    it (no treetops, no sky), with `pixels` per metre and a line every 10 m. Higher points cover lower ones. Gaps within
-    a surface are filled (`between`).
+    It draws points up to 50 m in front of the camera, 20 m beside it and 3 m above it (no treetops, no sky), 8 pixels a
+    metre and a line every 10 m. Higher points cover lower ones. Gaps within a surface are filled (`between`).
     """
     image = picture if isinstance(picture, Image.Image) else Image.fromarray((to_array(picture) * 255).astype(np.uint8))
     seen = points.detach().cpu().float()
@@ -239,48 +239,46 @@ def from_above(
     resized = [np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR)) for size in sizes]
     colours = np.concatenate([array.reshape(-1, 3) for array in resized])
     x, y, z = torch.cat([layer.reshape(-1, 3) for layer in layers]).numpy().T
-    keep = (z > 0) & (z < ahead) & (np.abs(x) < sideways) & (y > -highest)
+    keep = (z > 0) & (z < AHEAD) & (np.abs(x) < SIDEWAYS) & (y > -HIGHEST)
     order = np.flatnonzero(keep)
     order = order[np.argsort(-y[order], kind="stable")]  # Y points down: the highest are drawn last, on top
-    column = ((x[order] + sideways) * pixels).astype(int)
-    row = ((ahead - z[order]) * pixels).astype(int)
-    height, width, margin, font = round(ahead * pixels), round(2 * sideways * pixels), 60, text_font(13)
+    column = ((x[order] + SIDEWAYS) * PIXELS).astype(int)
+    row = ((AHEAD - z[order]) * PIXELS).astype(int)
+    height, width, font = AHEAD * PIXELS, 2 * SIDEWAYS * PIXELS, text_font(20)
     ground = np.full((height, width, 3), 225, np.uint8)
-    tens = np.arange(10, max(ahead, 2 * sideways), 10)
-    ground[((ahead - tens[tens < ahead]) * pixels).astype(int)] = 160
-    for ten in tens[tens < sideways]:
-        ground[:, [round((sideways - ten) * pixels), round((sideways + ten) * pixels)]] = 190
+    ground[PIXELS * 10 :: PIXELS * 10] = 160
+    ground[:, [width // 4, 3 * width // 4]] = 190
     ground[:, width // 2] = 160
     for right in (1, 0):  # a point is 2 x 2 dots, so that near surfaces do not fall apart
         for down in (1, 0):
             ground[np.minimum(row + down, height - 1), np.minimum(column + right, width - 1)] = colours[order]
-    view = Image.new("RGB", (width + margin, height + 26), "white")
-    view.paste(Image.fromarray(ground), (margin, 0))
+    view = Image.new("RGB", (MARGIN + width, height + 34), "white")
+    view.paste(Image.fromarray(ground), (MARGIN, 0))
     pen = ImageDraw.Draw(view)
-    for metres in (0, *tens[tens < ahead]):
-        pen.text((margin - 5, height - metres * pixels), f"{metres:.0f} m", fill="black", font=font, anchor="rs")
-    for metres in (-sideways / 2, 0, sideways / 2):
-        place = margin + width / 2 + metres * pixels
-        pen.text((place, height + 4), f"{metres:+.0f} m" if metres else "camera", fill="black", font=font, anchor="mt")
+    for metres in range(0, AHEAD, 10):
+        pen.text((MARGIN - 6, height - metres * PIXELS), f"{metres} m", fill="black", font=font, anchor="rs")
+    for metres in (-10, 0, 10):
+        place = MARGIN + width / 2 + metres * PIXELS
+        pen.text((place, height + 6), f"{metres:+d} m" if metres else "camera", fill="black", font=font, anchor="mt")
     return view
 
 
-def free_way(points: torch.Tensor, picture, distance: float | None = None, half_width: float = 1.0) -> Image.Image:
-    """`from_above` with the lane straight ahead, `half_width` metres to either side, and a red line at its end.
+def free_way(points: torch.Tensor, picture, distance: float | None = None) -> Image.Image:
+    """`from_above` with the lane straight ahead, a metre to either side, and a red line at its end.
 
     `distance`: how many metres are free (0 to 50); with None or something else, no end is drawn.
     """
     view = from_above(points, picture)
-    pen, pixels, bottom, middle = ImageDraw.Draw(view), 8, 400, 60 + 160
-    known = isinstance(distance, int | float | torch.Tensor) and 0 < float(distance) < 50
-    end = bottom - float(distance) * pixels if known else 0  # type: ignore[arg-type]
-    for side in (-half_width, half_width):
-        pen.line([(middle + side * pixels, bottom), (middle + side * pixels, end)], fill="blue", width=2)
+    pen, bottom, middle = ImageDraw.Draw(view), AHEAD * PIXELS, MARGIN + SIDEWAYS * PIXELS
+    known = isinstance(distance, int | float | torch.Tensor) and 0 < float(distance) < AHEAD
+    end = bottom - float(distance) * PIXELS if known else 0  # type: ignore[arg-type]
+    for side in (middle - PIXELS, middle + PIXELS):
+        pen.line([(side, bottom), (side, end)], fill="blue", width=2)
     if known:
         pen.line([(middle - 40, end), (middle + 40, end)], fill="red", width=3)
         words = f"{float(distance):.1f} m free"  # type: ignore[arg-type]
-        look: dict[str, Any] = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(15)}
-        pen.text((middle + 46, end - 9), words, **look)
+        look: dict[str, Any] = {"fill": "red", "stroke_width": 2, "stroke_fill": "white", "font": text_font(20)}
+        pen.text((middle + 46, end - 12), words, **look)
     return view
 
 

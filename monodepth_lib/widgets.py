@@ -688,10 +688,10 @@ def testing_panel(model: networks.Monodepth, pairs: Sequence[kitti.Pair]) -> Pan
             said += f", {true:.1f} m true, off by {abs(at_cross - true) / true:.0%}" if true else ", truth unknown"
         if error_map and truth is not None:
             error = (predicted.clamp(depth.MIN_DEPTH, depth.MAX_DEPTH) - truth).abs() / truth.clamp(min=depth.MIN_DEPTH)
-            shown.append(tile(error, 0, 0.5, "viridis", known))
+            shown.append(tile(error, 0, 0.5, "magma_r", known))
             titles.append("error |predicted - true| / true")
             ticks = [(share / 0.5, f"{share:.0%}") for share in (0, 0.1, 0.2, 0.3, 0.4, 0.5)]
-            bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "viridis", 18))
+            bars.append(plots.scale_bar(ticks, 2 * size[0], "error", "magma_r", 18))
         else:
             shown.append(tile(disparity, 0, focal_baseline / max(reach[0], 1), plots.COLOURS))
             titles.append(f"its disparity, {disparity.shape[0]} x {disparity.shape[1]}")
@@ -823,7 +823,7 @@ def rays_panel(width: int = 1242) -> Panel:
         rows.axhline(row, color="lightgrey", linewidth=12, zorder=0)
         axes += above.plot([], [], ":", color="grey", linewidth=1)
         rays += above.plot([], [], style, color=colour, linewidth=2, label=f"{name} camera's ray")
-        planes += above.plot([], [], color="black", linewidth=1.5)
+        planes += above.plot([], [], color="black", linewidth=1.5, label="plane of the pictures" if row else None)
         hits += above.plot([], [], color=colour, linewidth=4 + 6 * (1 - row), solid_capstyle="butt", zorder=2 + row)
         cameras += above.plot([], [], ">", color=colour, markersize=11)
         columns += rows.plot([], [], "o", color=colour, markersize=10)

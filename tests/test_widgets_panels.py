@@ -455,7 +455,8 @@ def test_a_point_is_drawn_where_it_is_seen_from_above():
     points[0, ::2] = torch.tensor([[5.0, 0.0, 20.0], [5.0, -9.0, 20.0], [0.0, 0.0, 70.0]])  # one too high, one too far
     colours = torch.zeros(3, 1, 5)
     colours[[0, 1, 2], 0, [0, 2, 4]] = 1
-    view = np.asarray(widgets.plots.from_above(points, colours, ahead=50, sideways=10, pixels=4))
+    view = np.asarray(widgets.plots.from_above(points, colours))
     rows, columns = np.nonzero((view == [255, 0, 0]).all(-1))
-    assert (rows.min(), rows.max(), columns.min() - 60, columns.max() - 60) == (120, 121, 60, 61)
+    left = widgets.plots.MARGIN  # 8 pixels a metre: 20 of 50 m ahead, 5 m right of the camera, which stands at 20 m
+    assert (rows.min(), rows.max(), columns.min() - left, columns.max() - left) == (240, 241, 200, 201)
     assert not (view == [0, 255, 0]).all(-1).any() and not (view == [0, 0, 255]).all(-1).any()

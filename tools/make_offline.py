@@ -60,8 +60,11 @@ Copy this folder to the disk (a stick is slow), then
 It makes course/.venv from the wheels in this folder and asks no server. Wheels fit {fits}.
 Afterwards, in the folder course:  .venv/bin/jupyter lab notebooks
 
-无网络安装：先把整个文件夹复制到硬盘，然后运行 install.sh（Linux、macOS）或 install.bat（Windows）。
-安装只使用本文件夹中的 wheels，不访问任何服务器。完成后在 course 文件夹中运行 .venv/bin/jupyter lab notebooks。
+无网络安装：先把整个文件夹复制到硬盘（U 盘太慢），然后运行
+  Linux、macOS：  sh install.sh           （PYTHON=python3.11 sh install.sh 指定所用的 Python）
+  Windows：       install.bat
+安装程序用本文件夹中的 wheel 包建立 course/.venv，不访问任何服务器。wheel 包适用于 {fits}。
+完成后在 course 文件夹中运行：  .venv/bin/jupyter lab notebooks
 """
 
 

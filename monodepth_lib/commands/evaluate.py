@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    example = "monodepth evaluate --weights unet_kitti --data data --split eigen --truth scan-x"
+    example = "monodepth evaluate --weights unet_sample --data data --split eigen --truth scan-x"
     parser = command_parser("evaluate", __doc__, example)
     add = parser.add_argument
     add("--weights", required=True, type=weights, help="a name in models/, or the path of a .safetensors file")

@@ -14,7 +14,7 @@ few frames are in memory at a time, so a clip may be long; on disk each array ta
 
 A camera is a focal length f and a baseline B: depth = f·B / (W·d). The focal length is that of the camera that took the
 picture, in px of the picture. The baseline is that of the stereo cameras whose pairs the network was *trained* on
-(KITTI: 0.54 m). A single picture has no baseline: from the look of the scene, the network predicts how far things would
+(KITTI: 0.53 m). A single picture has no baseline: from the look of the scene, the network predicts how far things would
 move between those two cameras.
 
 A run replaces only the results of an earlier run for the same file. Other names get a number, and a line says so.
@@ -289,7 +289,7 @@ def write_clip(
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
-    example = "monodepth predict holiday/ --weights unet_kitti --focal-px 1400 --baseline-m 0.54"
+    example = "monodepth predict holiday/ --weights unet_kitti --focal-px 1400 --baseline-m 0.53"
     parser = command_parser("predict", __doc__, example)
     add = parser.add_argument
     add("paths", nargs="+", type=here, metavar="PATH", help="a picture, a gif, a video, or a folder of them")
@@ -311,7 +311,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         help="where to write (default: output/predict)",
     )
     add("--focal-px", type=positive(float), metavar="F", help="focal length, in px of the pictures given")
-    add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in m, such as 0.54")
+    add("--baseline-m", type=positive(float), metavar="B", help="baseline of the training cameras in m, such as 0.53")
     add(
         "--camera",
         type=here,
