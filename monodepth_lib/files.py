@@ -86,18 +86,17 @@ def picture_remedy(error: Exception) -> str:
     return "fetch it again or remove it"
 
 
-def picture_size(path: Path, whole: bool = False) -> tuple[int, int]:
+def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) as `read_picture` gives it; the file's first and last bytes show that it is complete.
 
-    The picture is decoded only if they leave a doubt, or with `whole`. Raises ValueError as `read_picture` does.
+    The picture is decoded only if they leave a doubt. Raises ValueError as `read_picture` does.
     """
-    if not whole:
-        with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
-            width, height = image.size
-            turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
-            file.seek(-8, os.SEEK_END)
-            if file.read().endswith(WHOLE_ENDS[image.format or ""]):
-                return (height, width) if turned else (width, height)
+    with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
+        width, height = image.size
+        turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
+        file.seek(-8, os.SEEK_END)
+        if file.read().endswith(WHOLE_ENDS[image.format or ""]):
+            return (height, width) if turned else (width, height)
     return read_picture(path).size
 
 

@@ -259,7 +259,7 @@ def from_above(points: torch.Tensor, picture) -> Image.Image:
         pen.text((MARGIN - 6, height - metres * PIXELS), f"{metres} m", fill="black", font=font, anchor="rs")
     for metres in (-10, 0, 10):
         place = MARGIN + width / 2 + metres * PIXELS
-        pen.text((place, height + 6), f"{metres:+d} m" if metres else "camera", fill="black", font=font, anchor="mt")
+        pen.text((place, height + 25), f"{metres:+d} m" if metres else "camera", fill="black", font=font, anchor="ms")
     return view
 
 

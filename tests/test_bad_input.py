@@ -1,9 +1,9 @@
 """Whatever can be wrong with what a user gives: the sentence he gets, and what stays as it was.
 
-The tables below are meant to be read. Faults that need machinery of their own are listed where that lies: hostile, cut
-and mutated archives in test_download.py; a single picture or video in test_predict.py; unrectified drives in
-test_rectification.py; killed runs, full disks and collapsed disparities in test_resume.py; foreign weight files in
-test_networks.py; parameters on the command line in test_batch.py.
+The tables below are meant to be read. Faults that need machinery of their own are listed where that lies: hostile and
+cut archives in test_download.py, a single picture or video in test_predict.py, unrectified drives in test_rectify.py,
+killed runs and collapsed disparities in test_resume.py, foreign weights in test_checkpoints.py, parameters of notebooks
+in test_run.py.
 """
 
 import contextlib
@@ -126,7 +126,7 @@ FAULTS = {
     "cameras empty": (no_pictures, "image_02/data holds no picture: expected 0000000000.png", None),
     "pictures of a phone's format": (
         lambda d: [p.rename(p.with_suffix(".heic")) for p in (d / LEFT).iterdir()],
-        r"image_02/data holds no picture: expected .*\.bmp.*; it has \.heic",
+        r"image_02/data holds no picture: expected .* \(\.png, \.jpg, .*\.webp.*\); it has \.heic",
         None,
     ),
     "fractions beyond 1": (
@@ -301,16 +301,12 @@ def test_only_the_ends_of_good_files_are_read_and_doubtful_ones_whole(drive, mon
     monkeypatch.setattr(files, "read_picture", lambda path: read.append(path.name) or noise())
     assert kitti.check_pictures(kitti.find_pairs(drive)) == {}
     assert read == [FRAME, FRAME]
-    kitti.check_pictures(kitti.find_pairs(drive), whole=True)
-    assert len(read) == 2 + 8
 
 
-def test_damage_in_the_middle_is_found_by_the_whole_look_and_named_in_training(drive):
+def test_damage_in_the_middle_is_named_in_training(drive):
     damaged = bytearray(PNG)
     damaged[4000:4010] = bytes(10)
     put(f"{RIGHT}/{FRAME}", content=bytes(damaged))(drive)
-    (said,) = kitti.check_pictures(kitti.find_pairs(drive), whole=True).values()
-    assert f"{RIGHT}/{FRAME} cannot be read as a picture" in said
     with pytest.raises(ValueError, match=f"{RIGHT}/{FRAME} {UNREADABLE}"):
         list(load(drive))
 
@@ -549,23 +545,6 @@ REQUESTS = {
     "negative batch": (lambda _: data.prepare_dataloader([], batch_size=-1), "batch_size is -1; it"),
     "empty size": (lambda _: data.prepare_dataloader([], size=(0, 96)), r"size is \(0, 96\); it"),
     "profile unknown": (lambda _: training.settings("huge"), "profile is 'huge'; it must be one of tiny, class, full"),
-    "setting unknown": (
-        lambda _: training.settings("tiny", epoch=1),
-        "no setting is named 'epoch'; there are .*epochs",
-    ),
-    "fraction for a whole number": (
-        lambda _: training.settings("tiny", epochs=1.5),
-        "epochs is 1.5; it must be of type int",
-    ),
-    "size too small": (
-        lambda _: training.settings("tiny", height=16),
-        "height is 16; it must be at least 32: the smallest maps are 1/8 of it",
-    ),
-    "bool for a number": (lambda _: training.settings("tiny", epochs=True), "epochs is True; it must be of type int"),
-    "text for a number": (
-        lambda _: training.settings("tiny", learning_rate="1e-4"),
-        r"learning_rate is '1e-4'; it must be of type float \(in YAML, 1.0e-4 is a float\)",
-    ),
 }
 
 
@@ -576,12 +555,10 @@ def test_what_cannot_be_done_is_refused_with_what_can(data_dir, fault):
         ask(data_dir)
 
 
-def test_zero_epochs_are_refused_and_leave_the_run_as_it_is(data_dir, tmp_path, tiny):
-    run(tiny(width=1), data_dir, tmp_path, epochs=1, val=False, batch_size=9)
-    before = tree(tmp_path)
+def test_zero_epochs_are_refused_and_nothing_is_written(data_dir, tmp_path, tiny):
     with pytest.raises(ValueError, match="epochs is 0; it must be at least 1"):
-        run(tiny(width=1), data_dir, tmp_path, epochs=0)
-    assert tree(tmp_path) == before
+        run(tiny(width=1), data_dir, tmp_path / "out", epochs=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, tiny):
@@ -593,7 +570,7 @@ def test_sizes_that_no_power_of_two_divides_are_trained_at(data_dir, tmp_path, t
 WRITERS = {
     "last.pt": lambda path, model, data_dir: run(model, data_dir, path.parent),
     "w.safetensors": lambda path, model, _: checkpoints.save_model(model, path, SIZE),
-    "history.csv": lambda path, *_: checkpoints.write_history([{"epoch": 1}], path),
+    "history.csv": lambda path, *_: checkpoints.write_history([{"epoch": 1}] * 1000, path),
     "clip.gif": lambda path, *_: gif.write_gif([noise()], path),
 }
 
@@ -611,6 +588,17 @@ def test_an_output_folder_that_cannot_be_written_is_named(data_dir, tmp_path, ti
     with pytest.raises(OSError, match=rf"out/{name} could not be written .*: free space or choose another output"):
         WRITERS[name](folder / name, tiny(width=1), data_dir)
     assert tree(tmp_path) == ({} if how == "read-only" else {"out": b"mine"})
+
+
+WRITERS["points.ply"] = lambda path, *_: gif.write_ply(path, torch.ones(99, 99, 3), np.zeros((99, 99, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "last.pt"])  # test_resume.py fills its disk
+def test_a_full_disk_leaves_the_old_file_and_no_litter(data_dir, tmp_path, tiny, full_disk, name):
+    (tmp_path / name).write_bytes(b"the old one")
+    with full_disk(), pytest.raises(OSError, match=rf"{name} could not be written"):
+        WRITERS[name](tmp_path / name, tiny(), data_dir)
+    assert tree(tmp_path) == {name: b"the old one"}
 
 
 # --- mutated files ----------------------------------------------------------------------------------------------
@@ -666,7 +654,7 @@ def test_mutated_pictures_give_a_sentence(tmp_path, monkeypatch, kind, changes, 
         with a_sentence_or_nothing(str(path)):
             read(path)
     with a_sentence_or_nothing(str(path)):
-        assert all(str(path) in said for said in kitti.check_pictures([kitti.Pair(tmp_path, path, path)], 1).values())
+        assert all(str(path) in said for said in kitti.check_pictures([kitti.Pair(tmp_path, path, path)]).values())
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -783,7 +771,7 @@ def test_every_command_is_fed_mutated_arguments():
     assert list(COMMANDS) == list(entry_point.COMMANDS)
 
 
-@settings(max_examples=120, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(COMMANDS)), st.lists(st.tuples(st.integers(0, 30), ODD), max_size=3))
 def test_mutated_command_lines_give_a_sentence_or_a_result_and_change_nothing(users_folder, name, changes):
     folder, before = users_folder
@@ -826,7 +814,7 @@ WRITES_TEXT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "cp932", "cp936"])
+@pytest.mark.parametrize("encoding", ["cp1252", "cp936"])
 def test_files_are_utf_8_and_no_console_ends_a_run_whatever_the_system_s_encoding(users_folder, monkeypatch, encoding):
     """As on a Windows: open() without an encoding takes the machine's own, and the console spells what that has."""
     folder, before = users_folder

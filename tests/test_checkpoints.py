@@ -110,11 +110,9 @@ def test_files_that_hold_no_such_weights_are_refused_by_name(tmp_path, tiny, kin
         load_model(path)
 
 
-def test_a_failed_write_leaves_the_old_weights_and_no_litter(tmp_path, tiny, monkeypatch, full_disk):
+def test_a_failed_rename_leaves_the_old_weights_and_no_litter(tmp_path, tiny, monkeypatch):
     path = tmp_path / "w.safetensors"
     save_model(tiny(seed=1), path, (32, 96))
-    with full_disk(), pytest.raises(OSError, match=r"w\.safetensors could not be written.*too large"):
-        save_model(tiny(seed=2), path, (32, 96))
 
     def fail(*_):
         raise OSError(28, "No space left on device")

@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import warnings
 
@@ -18,7 +16,6 @@ from monodepth_lib.commands import evaluate
 from monodepth_lib.confidence import flip_disagreement, score_confidence
 from monodepth_lib.data import prepare_dataloader
 from monodepth_lib.depth import METRICS
-from monodepth_lib.files import project_root
 from monodepth_lib.report import table
 
 SIZE = (32, 96)
@@ -181,26 +178,6 @@ def test_results_of_other_weights_and_files_of_the_users_stay(weights, data_dir,
     assert (tmp_path / "out/metrics.csv").read_bytes() == b"my own table"
     names = [json.loads((tmp_path / f"out_{n}/metrics.json").read_text(encoding="utf-8"))["weights"] for n in (2, 3)]
     assert names == ["mine.safetensors", "other.safetensors"] and not (tmp_path / "out_4").exists()
-
-
-@pytest.mark.parametrize("encoding", ["cp936", "cp1252"])
-def test_files_are_utf_8_whatever_the_systems_encoding(weights, tmp_path, encoding):
-    """A drive named by its owner, on a Windows of his country; the console shows what it can."""
-    root = make_stereo_2015(tmp_path / "日本·é")
-    write_calibration(root / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
-    code = f"""if True:
-        import locale, sys
-        locale.getpreferredencoding = lambda *_: {encoding!r}
-        from monodepth_lib.commands import evaluate, start
-        start(lambda: evaluate.main(sys.argv[1:]))
-    """
-    options = ["--weights", str(weights), "--data", str(root), "--output", str(tmp_path / "out"), "--device", "cpu"]
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(project_root())}
-    done = subprocess.run([sys.executable, "-c", code, *options], env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert b"mean over images" in done.stdout
-    assert "日本·é" in (tmp_path / "out/metrics.csv").read_text(encoding="utf-8")
-    assert "日本·é" in json.loads((tmp_path / "out/metrics.json").read_text(encoding="utf-8"))["drives"][0]
 
 
 @pytest.mark.parametrize(

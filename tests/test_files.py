@@ -58,7 +58,16 @@ def test_what_cannot_be_written_is_named_with_the_right_remedy(tmp_path, monkeyp
 # --- pictures ---
 
 # what EXIF's orientation asks of a picture that was stored turned
-TURNS = {1: lambda a: a, 3: lambda a: a[::-1, ::-1], 6: lambda a: np.rot90(a, -1), 8: lambda a: np.rot90(a, 1)}
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a, 1),
+}
 RAMP = np.arange(6 * 10, dtype=np.uint8).reshape(6, 10) * 4
 
 

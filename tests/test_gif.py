@@ -87,16 +87,6 @@ def test_a_gif_without_frames_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_gif(tmp_path, full_disk):
-    path = write_gif(frames(2), tmp_path / "clip.gif")
-    before = path.read_bytes()
-    noise = [to_picture(torch.rand(1, 3, 64, 64)) for _ in range(3)]
-    with full_disk(), pytest.raises(OSError, match=r"clip\.gif could not be written"):
-        write_gif(noise, path)
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["clip.gif"]
-
-
 def test_figures_draw_pictures_maps_and_a_history():
     figure = plots.grid([texture(8, 16)[0], np.zeros((8, 16)), to_picture(texture(8, 16))], ["a", "b", "c"], bar="m")
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c"]

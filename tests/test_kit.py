@@ -6,13 +6,14 @@ import json
 import re
 import tomllib
 import zipfile
+from pathlib import Path
 
+import make_class
+import make_offline
 import pytest
 import yaml
-from kit import ROOT, tool
 
-make_class = tool("make_class")
-make_offline = tool("make_offline")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")

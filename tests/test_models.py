@@ -6,7 +6,6 @@ import json
 import pickle
 import re
 import socket
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ from PIL import Image
 from synthetic import shifted_pair, to_picture, write_calibration, write_uint16
 
 from monodepth_lib import checkpoints, depth, kitti, networks, pictures, testing
+from research import train
+from research.batch import Pictures
+from research.recipe import Recipe, Row
+from tools import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from research import train  # noqa: E402
-from research.batch import Pictures  # noqa: E402
-from research.recipe import Recipe, Row  # noqa: E402
-from tools import make_model  # noqa: E402
 
 SAMPLE = ROOT / "data/sample"
 NAMES = sorted(path.stem for path in (ROOT / "models").glob("*.safetensors"))

@@ -144,15 +144,6 @@ def test_what_is_no_coloured_cloud_is_refused_and_nothing_written(tmp_path, poin
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_the_old_ply_and_no_litter(tmp_path, full_disk):
-    path = tmp_path / "a.ply"
-    path.write_text("the old one")
-    with full_disk(), pytest.raises(OSError, match=r"a\.ply could not be written.*too large"):
-        write_ply(path, torch.ones(100, 100, 3), np.zeros((100, 100, 3), np.uint8))
-    assert path.read_text() == "the old one"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.ply"]
-
-
 # --- the 3-D view ---
 
 

@@ -14,20 +14,19 @@ import torch.nn.functional as F
 from synthetic import make_drive, shifted_pair, street_pair, texture
 from torch import nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # research/ is a folder of the project, not part of the installed package
+from monodepth_lib import checkpoints, depth, files, kitti, losses, networks, stereo, testing
+from monodepth_lib.fast import faster_training
+from research import __main__ as command
+from research import batch as batches
+from research import gap, hints, report, train
+from research import loss as recipe_loss
+from research import recipe as recipes
+from research.batch import Pairs, Pictures
+from research.loss import RecipeLoss
+from research.recipe import Recipe, Row, make_model, replace
+from research.train import Budget, Course
 
-from monodepth_lib import checkpoints, depth, files, kitti, losses, networks, stereo, testing  # noqa: E402
-from monodepth_lib.fast import faster_training  # noqa: E402
-from research import __main__ as command  # noqa: E402
-from research import batch as batches  # noqa: E402
-from research import gap, hints, report, train  # noqa: E402
-from research import loss as recipe_loss  # noqa: E402
-from research import recipe as recipes  # noqa: E402
-from research.batch import Pairs, Pictures  # noqa: E402
-from research.loss import RecipeLoss  # noqa: E402
-from research.recipe import Recipe, Row, make_model, replace  # noqa: E402
-from research.train import Budget, Course  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 TINY = Recipe(base_channels=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(

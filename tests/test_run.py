@@ -105,23 +105,12 @@ def test_other_values_are_refused_by_name(value, kind):
         run.check_parameter("epochs", value, kind)
 
 
-def test_a_number_that_yaml_reads_as_text_is_explained():
-    with pytest.raises(ValueError, match=r"'1e-4'.*write 1\.0e-4"):
-        run.check_parameter("learning_rate", "1e-4", "float")
-
-
 def test_run_refuses_what_the_notebook_lacks_and_passes_the_rest(notebook, executed, tmp_path):
     with pytest.raises(ValueError, match="05_training: no parameter is named epoch; there are data_dir, epochs"):
         run.run("05_training", {"epoch": 1}, tmp_path / "out")
     assert executed == []
     assert run.run("05_training", {"epochs": 2, "rate": 1}, tmp_path / "out") == tmp_path / "out/05_training.ipynb"
     assert executed == [{"epochs": 2, "rate": 1.0}]
-
-
-def test_run_all_refuses_what_no_notebook_has(notebook, executed, tmp_path):
-    with pytest.raises(ValueError, match=r"no parameter is named epoch; there are .*data_dir"):
-        run.run_all({"epoch": 1}, tmp_path)
-    assert executed == []
 
 
 def test_run_all_hands_the_trained_weights_on(tmp_path, monkeypatch):
@@ -175,7 +164,7 @@ def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_pat
         assert "train_drives" not in taken["05_training"] and "gif_drive" not in taken["07_gif"]
 
 
-def test_two_steps_of_profile_full(tmp_path):
+def test_a_step_of_profile_full(tmp_path):
     """The lab's network at the lab's size on drives of its split; one picture a step instead of eight."""
     for drive in kitti.SPLITS["lab"]["train"]:
         make_drive(tmp_path / drive, range(1))
@@ -189,11 +178,11 @@ def test_two_steps_of_profile_full(tmp_path):
     precision = devices.pick_precision(full.precision, device)
     torch.set_num_threads(2)
     try:
-        two = itertools.islice(loader, 2)
-        means = training.train_one_epoch(model, two, MonodepthLoss(), optimizer, scheduler, device, precision)
+        one = itertools.islice(loader, 1)
+        means = training.train_one_epoch(model, one, MonodepthLoss(), optimizer, scheduler, device, precision)
     finally:
         torch.set_num_threads(1)
-    assert scheduler.last_epoch == 2
+    assert scheduler.last_epoch == 1
     training.check_finite(model, means.values())
     assert not any(map(torch.equal, before, model.parameters()))
 
@@ -317,12 +306,3 @@ def test_a_notebook_that_no_run_wrote_stays(notebook, executed, tmp_path, capsys
     notes["metadata"]["papermill"] = {"output_path": str(mine)}
     mine.write_text(json.dumps(notes, indent=1))
     assert run.main(["05_training", "--output", str(tmp_path / "mine")]) == 0
-
-
-def test_main_returns_1_when_a_notebook_fails(notebook, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise papermill.PapermillExecutionError(1, 1, "", "ZeroDivisionError", "division by zero", [])
-
-    monkeypatch.setattr(papermill, "execute_notebook", fail)
-    assert run.main(["05_training"]) == 1
-    assert "ZeroDivisionError: division by zero" in capsys.readouterr().err

@@ -6,13 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import make_site
+import make_slides
 import nbformat
 import pytest
-from kit import ROOT, tool
 
 pytest.importorskip("sphinx_revealjs", reason='pip install -e ".[site]"')
-make_site = tool("make_site")
-make_slides = tool("make_slides")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")

@@ -397,10 +397,14 @@ def test_settings_take_what_is_not_none():
     "change, told",
     [
         ({"epochs": 1.5}, "epochs is 1.5; it must be of type int"),
+        ({"epochs": True}, "epochs is True; it must be of type int"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
-        ({"learning_rate": "1e-4"}, r"learning_rate is '1e-4'; it must be of type float \(in YAML"),
+        (
+            {"learning_rate": "1e-4"},
+            r"learning_rate is '1e-4'; it must be of type float \(in YAML, 1.0e-4 is a float\)",
+        ),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"height": 16}, "height is 16; it must be at least 32"),
+        ({"height": 16}, "height is 16; it must be at least 32: the smallest maps are 1/8 of it"),
         ({"depth": 3}, "no setting is named 'depth'; there are model, base_channels"),
     ],
 )

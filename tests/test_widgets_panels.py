@@ -29,10 +29,6 @@ def test_views_panel_browses_and_moves_the_right_view(tmp_path):
         before = bytes(panel.picture.value)
         panel.controls[name].value = value
         assert bytes(panel.picture.value) != before
-    panel.controls["pair"].max = 2
-    with pytest.raises(IndexError):
-        panel.controls["pair"].value = 2
-    assert "IndexError" in panel.message.value
 
 
 def test_views_panel_at_the_true_shift_shows_no_difference(tmp_path):
@@ -80,10 +76,6 @@ def test_augment_panel_changes_both_views_alike():
         assert bytes(panel.picture.value) != before
         drawn = np.asarray(panel.image())[widgets.LINE :]
         assert np.array_equal(drawn[:, :48], drawn[:, 48:])
-    panel.draw = lambda **_: 1 / 0
-    with pytest.raises(ZeroDivisionError):
-        panel.controls["gamma"].value = 1.0
-    assert "ZeroDivisionError" in panel.message.value
 
 
 # --- 03 ---
@@ -102,10 +94,6 @@ def test_warp_panel_moves_with_every_slider_and_shows_the_best_shift():
     assert len(seen) == 6
     without_truth = widgets.warp_panel(left, right, limit=8).image(shift=3, row=2, column=30, size=7)
     assert panel.image(shift=3).tobytes() != without_truth.tobytes()
-    panel.controls["row"].max = 100
-    with pytest.raises(IndexError):
-        panel.controls["row"].value = 100
-    assert "IndexError" in panel.message.value
 
 
 def test_warp_panel_draws_the_librarys_cost_of_the_rectangle(monkeypatch):
@@ -244,10 +232,6 @@ def test_features_panel_shows_another_channel_and_another_level():
         before = bytes(panel.picture.value)
         panel.controls[name].value = 2
         assert bytes(panel.picture.value) != before
-    panel.controls["level"].max = 3
-    with pytest.raises(IndexError):
-        panel.controls["level"].value = 3
-    assert "IndexError" in panel.message.value
 
 
 # --- 05 ---
@@ -265,10 +249,6 @@ def test_epochs_panel_shows_the_epoch_or_the_one_kept_before_it():
         slider.value = epoch
         seen.add(bytes(panel.picture.value))
     assert len(seen) == 4
-    slider.min = -1
-    with pytest.raises(ValueError):
-        slider.value = -1
-    assert "ValueError" in panel.message.value
 
 
 @pytest.mark.parametrize("panel", ["features", "epochs"])

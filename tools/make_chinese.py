@@ -208,8 +208,8 @@ def wrong_words(folder: Path = ROOT) -> list[str]:
 
 def chinese_pages(folder: Path = ROOT) -> list[Path]:
     """README.zh-CN.md and the Chinese pages of docs."""
-    pages = [*folder.glob("*.zh-CN.md"), *(folder / "docs").glob("*.zh-CN.md"), *(folder / "docs" / "zh").glob("*.md")]
-    return sorted(page for page in pages if page.stem.removesuffix(".zh-CN") != "glossary")
+    pages = [folder / "README.zh-CN.md", *sorted((folder / "docs" / "zh").glob("*.md"))]
+    return [page for page in pages if page.is_file()]
 
 
 def stale_pages(folder: Path = ROOT) -> list[str]:

@@ -38,8 +38,8 @@ GIF_DRIVE = "2025_01_01_drive_0201_sync"
 MAPS = 8  # scenes whose disparity a picture of real frames shows
 NOT_GOOD_FOR = {
     "unet_sample": "real photographs: it has seen rendered streets alone; measuring distances that matter",
-    "unet_kitti": "other cameras than KITTI's without a new calibration, other places than German roads by day; Eigen's "
-    "test list, which holds 2011_10_03_drive_0027; measuring distances that matter",
+    "unet_kitti": "other cameras than KITTI's without a new calibration, other places than German roads by day; "
+    "Eigen's test list, which holds 2011_10_03_drive_0027; measuring distances that matter",
 }
 LICENCES = {
     "unet_sample": "CC0 1.0",
@@ -123,8 +123,8 @@ def readable(card: dict) -> str:
         lines.append(f"- **{key}**: {value}")
     lines.append("\n## Measurements\n")
     lines.append(
-        "Every `monodepth evaluate` of it on these pictures: with post-processing, all pixels with truth up to 80 m, no\n"
-        "median scaling, unless the command of that number says otherwise; ± is the standard deviation over images.\n"
+        "Every `monodepth evaluate` of it on these pictures: with post-processing, all pixels with truth up to 80 m,\n"
+        "no median scaling, unless the numbered command says otherwise; ± is the standard deviation over images.\n"
     )
     lines.append(f"| what | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}")
     for number, found in enumerate(card["measurements"], 1):

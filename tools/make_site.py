@@ -36,7 +36,7 @@ PAGES = {
         "Models and results": ["models/*.md", "research/*.md", "data/sample/README.md"],
         "Working on it": ["CONTRIBUTING.md"],
     },
-    "zh-CN": {"课程": ["notebooks/zh/*.ipynb"], "文档": ["docs/*.zh-CN.md", "docs/zh/*.md"]},
+    "zh-CN": {"课程": ["notebooks/zh/*.ipynb"], "文档": ["docs/zh/*.md"]},
 }
 START = {"en": "README.md", "zh-CN": "README.zh-CN.md"}
 SLIDER = {
@@ -56,23 +56,16 @@ class Page(NamedTuple):
 
 
 def pages(language: str) -> dict[str, list[Page]]:
-    """The pages of a language by group; empty when its start page is missing."""
-    if not (ROOT / START[language]).is_file() and not list(ROOT.glob(PAGES[language]["课程"][0])):
-        return {}
-    groups = {}
+    """The pages of a language by group."""
+    groups = {"": [Page(ROOT / START[language], "index")]}
     for group, patterns in PAGES[language].items():
-        paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
-        if language == "en":
-            paths = [path for path in paths if ".zh-CN." not in path.name]
-        groups[group] = [Page(path, page_name(path)) for path in paths]
-    start = ROOT / START[language]
-    return {"": [Page(start if start.is_file() else ROOT / START["en"], "index")], **groups}
+        groups[group] = [Page(path, page_name(path)) for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    return groups
 
 
 def page_name(path: Path) -> str:
     """notebooks/zh/01.ipynb and notebooks/01.ipynb are both notebooks/01: one page in two languages."""
-    parts = [part for part in path.relative_to(ROOT).with_suffix("").parts if part != "zh"]
-    return "/".join(parts).removesuffix(".zh-CN")
+    return "/".join(part for part in path.relative_to(ROOT).with_suffix("").parts if part != "zh")
 
 
 # --- laying out the pages -----------------------------------------------------------------------------------------
@@ -106,10 +99,9 @@ class Layout:
                 else:
                     text = self.mend_links(page.path.read_text(encoding="utf-8"), page)
                     target.write_text(text + (self.contents() if page.name == "index" else ""), encoding="utf-8")
-        languages = [entry for entry in LANGUAGES if pages(entry[0])]
         site = {
             "language": self.language,
-            "languages": languages if len(languages) > 1 else [],
+            "languages": LANGUAGES,
             "to_other": self.to_other,
             "other_pages": sorted(self.others.values()),
         }
@@ -190,13 +182,11 @@ def copy_mathjax(target: Path) -> None:
 
 
 def build(output: Path, work: Path) -> list[str]:
-    """Builds the site of every language there is; returns what is wrong, a sentence each."""
+    """Builds the site in every language; returns what is wrong, a sentence each."""
     shutil.rmtree(output, ignore_errors=True)
     found = []
     for language, name in LANGUAGES:
         layout = Layout(language, work / language)
-        if not layout.groups:
-            continue
         layout.write()
         found += layout.dead
         target = output if language == "en" else output / "zh"

@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = ("test_notebooks.py", "test_browser.py", "test_solutions.py")
+LEFT_OUT = ("test_notebooks.py", "test_browser.py")
 # name: the possible interpreters, and the extras
 CONFIGURATIONS = {"3.13": (("python3.13",), "[sgm,video,onnx]"), "lowest": (("python3.11", "python3.12"), "")}
 

@@ -740,7 +740,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--grey", action="store_true", help="the grey cameras as well")
     add("--all", action="store_true", help="everything in the archives")
     quality = number(int, 1, highest=95)
-    add("--jpeg", type=quality, metavar="QUALITY", help="store JPEG, such as 92; its effect on training is not measured")
+    add("--jpeg", type=quality, metavar="QUALITY", help="store JPEG, such as 92; what it costs in training is unknown")
     add("--dry-run", action="store_true", help="print the sizes and stop")
     add("--base-url", default=BASE_URL, help=f"a mirror (default: {BASE_URL})")
     tries, seconds = number(int, 1, highest=1000), number(float, above=0, highest=86400)

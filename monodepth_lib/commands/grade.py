@@ -275,13 +275,6 @@ def one_line(text: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 4] + " ..."
 
 
-class Nowhere(io.TextIOBase):
-    """The output stream of a submission: it drops everything."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
 def in_child(exercise: Exercise, judge: Callable, pipe: int, folder: Path, seconds: float, memory_gb: float) -> None:
     """Runs one exercise in the forked process and ends the process; it never returns."""
     try:
@@ -292,7 +285,8 @@ def in_child(exercise: Exercise, judge: Callable, pipe: int, folder: Path, secon
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
-        sys.stdin, sys.stdout, sys.stderr = io.StringIO(), Nowhere(), Nowhere()
+        sys.stdin, sys.stdout = io.StringIO(), open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = sys.stdout
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_DFL)
         without_network()
