@@ -95,9 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         if part:
             self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
         length = last - first + 1 if part else total
-        if server.says_length:
-            self.send_header("Content-Length", str(length))
-        closes = bool(fault or server.lie or not server.says_length)
+        self.send_header("Content-Length", str(length))
+        closes = bool(fault or server.lie)
         self.send_header("Connection", "close" if closes else "keep-alive")
         self.end_headers()
         self.send(body[: len(body) * 2 // 3] if fault else body)
@@ -132,7 +131,7 @@ class KittiServer(ThreadingHTTPServer):
         }
         self.requests: list[tuple[str, str]] = []
         self.faults: list[str] = []
-        self.ranges, self.says_length, self.lie, self.sent = True, True, 0, 0
+        self.ranges, self.lie, self.sent = True, 0, 0
         self.stalled, self.released = threading.Event(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -372,15 +371,12 @@ def test_names_are_splits_files_and_drives(tmp_path):
 # --- a bad line -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("faults", [["500", "503"], ["cut", "cut"], ["stall"]], ids="-".join)
-def test_a_bad_line_delays_only(server, get, tmp_path, faults, ranges, capsys):
-    server.ranges, server.faults = ranges, list(faults)
+def test_a_bad_line_delays_only(server, get, tmp_path, faults):
+    server.faults = list(faults)
     assert get(timeout=1) == {}
     assert server.faults == []
     assert tree(tmp_path / "data") == COLOUR
-    if faults[0] == "cut" and not ranges:
-        assert "so that it starts again" in capsys.readouterr().out
 
 
 def test_a_cut_stretch_goes_on_at_the_missing_byte(server, get, tmp_path):
@@ -392,9 +388,8 @@ def test_a_cut_stretch_goes_on_at_the_missing_byte(server, get, tmp_path):
     assert server.sent < undisturbed + 2 * 70_000  # of a cut answer at most one read of 64 kB is lost
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_patience_ends(server, get, tmp_path, ranges):
-    server.ranges, server.faults = ranges, ["500"] * 100
+def test_patience_ends(server, get):
+    server.faults = ["500"] * 100
     with pytest.raises(
         ConnectionError, match=r"failed 4 times, the last time with: the server answers 500 .* start the"
     ):
@@ -473,35 +468,13 @@ def test_a_stopped_fetch_goes_on(server, get, tmp_path, number):
     assert all("calib" not in path for path, _ in server.requests), "the calibration was whole"
 
 
-# --- a server without ranges ------------------------------------------------------------------------------------
-
-
-def test_without_ranges_whole_archives_are_fetched_and_said_so(server, get, tmp_path, capsys):
+def test_a_server_that_sends_whole_files_alone_is_refused_with_another_way(server, get, tmp_path):
     server.ranges = False
-    assert get() == {}
-    assert tree(tmp_path / "data") == COLOUR
-    assert "has no ranges: fetching all of it" in capsys.readouterr().out
-    server.requests.clear()
-    assert get() == {}
-    assert server.requests == []
-
-
-def test_without_ranges_and_without_a_length(server, get, tmp_path, capsys):
-    server.ranges = server.says_length = False
-    assert get() == {}
-    assert tree(tmp_path / "data") == COLOUR
-    assert "size not said" in capsys.readouterr().out
-
-
-def test_without_ranges_a_drive_unpacked_by_hand_is_left_alone(server, get, tmp_path, capsys):
-    for content in server.files.values():
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            archive.extractall(tmp_path / "data")
-    server.ranges, before = False, tree(tmp_path / "data")
-    assert get() == {}
-    assert tree(tmp_path / "data") == before
-    assert "unpacked by other means" in capsys.readouterr().out
-    assert len(server.of_drive()) == 1
+    failed = get()
+    assert all(
+        said.endswith("does not send parts of a file: fetch it with wget and unzip it") for said in failed.values()
+    )
+    assert len(failed) == 2 and tree(tmp_path / "data") == {}
 
 
 # --- archives and servers that lie ------------------------------------------------------------------------------
@@ -514,10 +487,9 @@ def only_hidden(root: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("lie", [+1000, -1000])
-def test_a_lie_about_the_length(server, get, tmp_path, ranges, lie):
-    server.ranges, server.lie = ranges, lie
+def test_a_lie_about_the_length(server, get, tmp_path, lie):
+    server.lie = lie
     del server.files[f"/{DATE}_calib.zip"]
     try:
         failed = get()
@@ -542,9 +514,7 @@ def test_a_server_that_sends_other_bytes_than_asked_for(server, get, tmp_path, m
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_truncated_archive(server, get, tmp_path, ranges):
-    server.ranges = ranges
+def test_a_truncated_archive(server, get, tmp_path):
     path = server.path(DRIVE)
     whole = server.files[path]
     server.files[path] = whole[: len(whole) // 2]
@@ -556,9 +526,7 @@ def test_a_truncated_archive(server, get, tmp_path, ranges):
     assert tree(tmp_path / "data") == COLOUR
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_damaged_member_is_named_and_the_next_fetch_repairs_it(server, get, tmp_path, ranges):
-    server.ranges = ranges
+def test_a_damaged_member_is_named_and_the_next_fetch_repairs_it(server, get, tmp_path):
     path = server.path(DRIVE)
     whole = server.files[path]
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
@@ -572,7 +540,7 @@ def test_a_damaged_member_is_named_and_the_next_fetch_repairs_it(server, get, tm
     server.files[path], server.sent = whole, 0
     assert get() == {}
     assert tree(tmp_path / "data") == COLOUR
-    assert server.sent < 60_000 or not ranges
+    assert server.sent < 60_000
 
 
 def with_entry(name: str, content: bytes = b"x" * 100, mode: int = 0, flags: int = 0) -> bytes:
@@ -611,11 +579,10 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_archive_is_refused_by_name_and_writes_nothing(server, get, tmp_path, name, ranges):
+def test_a_hostile_archive_is_refused_by_name_and_writes_nothing(server, get, tmp_path, name):
     make, why = HOSTILE[name]
-    server.files[server.path(DRIVE)], server.ranges = make(), ranges
+    server.files[server.path(DRIVE)] = make()
     failed = get()
     assert re.search(f"is refused: .*{why}", failed[DRIVE])
     assert tree(tmp_path) == {f"data/{DATE}/calib_cam_to_cam.txt": CALIBRATION}
@@ -686,9 +653,7 @@ def test_mutated_archives_give_a_sentence_and_stay_inside(tmp_path_factory, chan
 # --- the disk ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_too_little_space_is_said_before_anything_is_fetched(server, get, tmp_path, monkeypatch, ranges):
-    server.ranges = ranges
+def test_too_little_space_is_said_before_anything_is_fetched(server, get, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
     with pytest.raises(OSError, match=r"has 100 kB free, but .* are needed: make room"):
         get()

@@ -1,9 +1,9 @@
 """Fetches KITTI's raw drives: `monodepth download lab --to data`.
 
 A drive's archive holds four cameras and the laser scans; training needs only two cameras. A zip archive ends with a
-table of its members. If the server sends parts of a file ("ranges"; KITTI's does), only the table and the wanted
-members are fetched. Files are written where `unzip` would put them, as in `data/2011_09_26/2011_09_26_drive_0002_sync`.
-After a stop, start the same command again: it goes on. A file of the user is never replaced.
+table of its members. KITTI's server sends parts of a file ("ranges"), so only the table and the wanted members are
+fetched. Files are written where `unzip` would put them, as in `data/2011_09_26/2011_09_26_drive_0002_sync`. After a
+stop, start the same command again: it goes on. A file of the user is never replaced.
 """
 
 from __future__ import annotations
@@ -154,13 +154,12 @@ class Server:
             "drive and --base-url"
         )
 
-    def size(self, url: str) -> tuple[int, bool]:
-        """(bytes of the file, whether the server sends ranges); 0 bytes where the server does not say."""
+    def size(self, url: str) -> int:
+        """Bytes of the file. Raises ValueError when the server does not send ranges."""
         with self.get(url, "0-0") as answer:
-            if answer.status_code == 206:
-                return _whole_size(answer), True
-            said = answer.headers.get("Content-Length", "")
-            return int(said) if said.isdecimal() else 0, False
+            if answer.status_code != 206:
+                raise ValueError(f"{url}: this server does not send parts of a file: fetch it with wget and unzip it")
+            return _whole_size(answer)
 
 
 def _whole_size(answer: requests.Response) -> int:
@@ -173,7 +172,7 @@ def _whole_size(answer: requests.Response) -> int:
 
 
 class RemoteFile(io.RawIOBase):
-    """A file on a server with ranges that can be read and searched; only what is read is fetched.
+    """A file on a server that can be read and searched; only what is read is fetched.
 
     A request asks for the bytes from here to `until` and stays open, so neighbouring members need one request. (The
     library remotezip makes a request for each member: over 22 000 for the lab's pictures.) After a failure, the next
@@ -247,36 +246,6 @@ class RemoteFile(io.RawIOBase):
     def close(self) -> None:
         self.close_answer()
         super().close()
-
-
-def fetch_whole(server: Server, url: str, path: Path, bar: tqdm) -> None:
-    """Fetches a whole archive from a server without ranges, into a temporary file beside `path`; then renames it.
-
-    After a lost connection it starts again from the beginning: such a server cannot send the rest alone.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-
-    def once() -> None:
-        written = 0
-        try:
-            with server.get(url) as answer, temporary.open("wb") as file:
-                for chunk in answer.raw.stream(1 << 20):
-                    file.write(chunk)
-                    written += len(chunk)
-                    bar.update(len(chunk))
-                    if written > LARGEST_ARCHIVE:
-                        raise ValueError(
-                            f"{url} goes on beyond {in_units(LARGEST_ARCHIVE)}: that is no archive of KITTI"
-                        )
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            bar.update(-written)
-            if isinstance(error, TRANSIENT):
-                tqdm.write(f"{url}: {error}; the server has no ranges, so that it starts again")
-            raise
-        os.replace(temporary, path)
-
-    server.patiently(url, once)
 
 
 # --- archives are not trusted ----------------------------------------------------------------------------------
@@ -464,20 +433,20 @@ class Wish:
 
 @dataclass
 class Job:
-    """An archive to fetch from: its target folder and (with ranges) its table and the missing members."""
+    """An archive to fetch from: its target folder, its table and the missing members."""
 
     archive: Archive
     folder: Path  # the drive's own, or the date's for calibration
     wish: Wish
     size: int
-    zip_file: zipfile.ZipFile | None = None
+    zip_file: zipfile.ZipFile
     wanted: dict[str, int] = field(default_factory=dict)  # name below the folder: bytes
     missing: list[zipfile.ZipInfo] = field(default_factory=list)
 
     @property
     def to_fetch(self) -> int:
         """Bytes to transfer, without the small headers of the members."""
-        return self.size if self.zip_file is None else sum(member.compress_size for member in self.missing)
+        return sum(member.compress_size for member in self.missing)
 
     @property
     def part(self) -> Path:
@@ -491,7 +460,6 @@ class Job:
 
         Raises ValueError when the archive lacks a part or the frames, or when a user's file is in the way.
         """
-        assert self.zip_file is not None
         self.wanted, self.missing = {}, []
         ours, foreign = read_record(self.folder)["members"], []
         for member in sorted(self.zip_file.infolist(), key=lambda entry: entry.header_offset):
@@ -523,54 +491,31 @@ class Job:
 
 
 def plan(server: Server, archive: Archive, folder: Path, wish: Wish) -> Job:
-    """Asks the server for an archive's size; if it sends ranges, also reads the table and chooses the members."""
-    size, ranges = server.patiently(archive.url, lambda: server.size(archive.url))
+    """Asks the server for an archive's size, reads its table and chooses the members."""
+    size = server.patiently(archive.url, lambda: server.size(archive.url))
     if size > LARGEST_ARCHIVE:
         raise ValueError(f"{archive.url} claims {in_units(size)}: that is no archive of KITTI")
-    job = Job(archive, folder, wish, size)
-    if ranges:
-        job.zip_file = open_archive(RemoteFile(server, archive.url, size), archive, size)
-        job.choose()
+    job = Job(archive, folder, wish, size, open_archive(RemoteFile(server, archive.url, size), archive, size))
+    job.choose()
     return job
 
 
 def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
     """Fetches the missing members; the folder is renamed when it is complete. Returns bytes (unpacked, stored)."""
-    part = job.part
+    part, remote = job.part, job.zip_file.fp.raw  # type: ignore[union-attr]
     part.mkdir(parents=True, exist_ok=True)
-    whole = part.with_name(f"{part.name}.zip")
-    raw: io.RawIOBase | None = None
-    if job.zip_file is None:
-        if not whole.is_file():
-            fetch_whole(server, job.archive.url, whole, bar)
-        raw = io.FileIO(whole)
-        try:
-            job.zip_file = open_archive(raw, job.archive, whole.stat().st_size)
-            job.choose()
-        except ValueError:
-            raw.close()
-            whole.unlink()
-            raise
-    remote = getattr(job.zip_file.fp, "raw", None)
     ends = stretches(job.zip_file, job.missing)
     before = after = 0
     try:
         for member in job.missing:
-            if isinstance(remote, RemoteFile):
-                remote.until = ends[member.filename]
+            remote.until = ends[member.filename]
             path = part / member.filename[len(job.archive.folder) + 1 :]
             after += write_member(job.zip_file, member, path, job.wish.jpeg)
             before += member.file_size
-            if raw is None:
-                bar.update(member.compress_size)
-    except ValueError:
-        if raw is not None:
-            whole.unlink()  # a damaged archive is not kept for the next attempt
-        raise
+            bar.update(member.compress_size)
     finally:
         job.zip_file.close()
-        if remote is not None:
-            remote.close()
+        remote.close()
     whole_parts = job.wish.parts if job.wish.frames is None else ()
     if job.folder.is_dir():  # calibration, or a drive to which scans are added
         for path in [path for path in part.rglob("*") if path.is_file()]:
@@ -583,7 +528,6 @@ def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
         os.rename(part, job.folder)
     for left in job.folder.parent.glob(f".{job.archive.name}*.part") if job.archive.is_drive else [part]:
         shutil.rmtree(left)
-    whole.unlink(missing_ok=True)
     return before, after
 
 
@@ -599,19 +543,14 @@ def in_units(count: float) -> str:
 def check_space(jobs: Sequence[Job], to: Path) -> None:
     """Raises OSError when the jobs need more than the free space of `to`; a JPEG counts as half of its PNG."""
     need = 0.0
-    largest = 0
     for job in jobs:
         share = JPEG_SHARE if job.wish.jpeg is not None else 1
-        if job.zip_file is None:  # unpacked beside the archive, which is then removed
-            need += job.size * share
-            largest = max(largest, job.size)
-        else:
-            need += sum(member.file_size * (share if member.filename.endswith(".png") else 1) for member in job.missing)
+        need += sum(member.file_size * (share if member.filename.endswith(".png") else 1) for member in job.missing)
     free = shutil.disk_usage(to).free
-    print(f"{to}: needs {in_units(need + largest)}, {in_units(free)} are free", flush=True)
-    if need + largest > free:
+    print(f"{to}: needs {in_units(need)}, {in_units(free)} are free", flush=True)
+    if need > free:
         raise OSError(
-            f"{to} has {in_units(free)} free, but {in_units(need + largest)} are needed: make room, fetch fewer "
+            f"{to} has {in_units(free)} free, but {in_units(need)} are needed: make room, fetch fewer "
             "drives, or choose another folder with --to"
         )
 
@@ -622,9 +561,7 @@ def announce(jobs: Sequence[Job], done: int) -> None:
     print(f"archives to fetch from: {len(jobs)}, {in_units(size)} in all; here already: {done}", flush=True)
     for job in jobs:
         how = f"fetching {in_units(job.to_fetch)}, {len(job.missing)} files"
-        if job.zip_file is None:
-            how = "the server has no ranges: fetching all of it, from the start after every cut"
-        print(f"  {job.archive.name}: {in_units(job.size) if job.size else 'size not said'}, {how}", flush=True)
+        print(f"  {job.archive.name}: {in_units(job.size)}, {how}", flush=True)
     if jobs:
         print(
             f"to fetch: {in_units(fetched)}; saved: {in_units(size - fetched)} of the archives are not needed",
@@ -677,15 +614,9 @@ def download(
             done += 1
             continue
         try:
-            job = plan(server, archive, folder, wish)
+            jobs.append(plan(server, archive, folder, wish))
         except (ValueError, FileNotFoundError) as error:
             failed[archive.name] = str(error)
-            continue
-        if job.zip_file is None and archive.is_drive and folder.is_dir() and not read_record(folder)["members"]:
-            print(f"{folder} was unpacked by other means, and the server has no ranges to compare: left as it is")
-            done += 1
-        else:
-            jobs.append(job)
     announce(jobs, done)
     if dry_run:
         return failed
