@@ -223,7 +223,8 @@ def between(points: torch.Tensor, times: int, apart: float = 1.15) -> torch.Tens
     return dense * F.interpolate(one_surface, scale_factor=times, mode="nearest")[0, 0, :, :, None]
 
 
-AHEAD, SIDEWAYS, HIGHEST, PIXELS, MARGIN = 50, 20, 3, 8, 78  # `from_above`: metres, and pixels for each of them
+AHEAD, SIDEWAYS, HIGHEST = 50, 20, 3  # what `from_above` draws, in metres
+PIXELS, MARGIN = 8, 78  # pixels a metre; pixels to the left of the ground, for its words
 
 
 def from_above(points: torch.Tensor, picture) -> Image.Image:
