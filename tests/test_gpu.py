@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 @pytest.mark.parametrize("fast", [False, True])
 def test_answers_are_those_of_the_cpu(tiny, fast):
     model, images = tiny(width=8).eval(), torch.rand(2, 3, 64, 96)
+    torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)  # a fresh model says nearly the same everywhere
     there = (faster_prediction(model) if fast else model).to("cuda")
     answers = testing.predict(there, images.cuda())
     for one, other in zip(answers, testing.predict(model.cpu(), images), strict=True):
@@ -29,9 +30,9 @@ def test_a_training_goes_on_where_it_was(tiny, tmp_path, precision):
     loader = prepare_dataloader(kitti.select_pairs(tmp_path, "train"), train=True, size=(32, 96), batch_size=4)
     settings = training.settings("tiny", epochs=3, precision=precision)
     options = dict(device="cuda", log=lambda _: None)
-    training.train(tiny(), loader, None, tmp_path / "run", settings, stop_after=1, **options)
+    first = training.train(tiny(), loader, None, tmp_path / "run", settings, stop_after=1, **options)
     history = training.train(tiny(), loader, None, tmp_path / "run", settings, resume=True, **options)
-    assert len(history) == 3 and history[-1]["train_loss"] == pytest.approx(history[0]["train_loss"], rel=0.3)
+    assert len(history) == 3 and history[:1] == first  # its seconds, too: it was not trained again
 
 
 def test_the_tuned_step_has_the_plain_gradient(tiny):

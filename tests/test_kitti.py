@@ -389,6 +389,23 @@ def test_png_and_jpeg_pair_up_but_not_twice_for_one_frame(tmp_path):
         kitti.find_pairs(drive)
 
 
+@pytest.mark.parametrize(
+    "cameras, left, right",
+    [
+        ("colour", "image_02/data", "image_03/data"),
+        ("colour", "image_2", "image_3"),
+        ("colour", "left", "right"),
+        ("grey", "image_00/data", "image_01/data"),
+        ("grey", "image_0", "image_1"),
+    ],
+)
+def test_in_every_layout_the_left_picture_is_that_of_the_left_camera(tmp_path, cameras, left, right):
+    for folder in (left, right):
+        put(tmp_path / folder, ["000001_10.png"])
+    (pair,) = kitti.find_pairs(tmp_path, cameras)
+    assert (pair.left.parent, pair.right.parent) == (tmp_path / left, tmp_path / right)
+
+
 def test_stereo_2015_scenes_open_with_their_truth(tmp_path):
     pairs = kitti.find_pairs(make_stereo_2015(tmp_path / "stereo_2015"))
     assert [pair.name for pair in pairs] == [f"stereo_2015/{scene:06d}_10" for scene in range(3)]

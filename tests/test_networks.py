@@ -223,3 +223,14 @@ def test_imagenet_weights_that_cannot_be_fetched_say_so(monkeypatch):
         RuntimeError, match=r"mobilenetv3_small_100 could not be fetched \(no route\): use imagenet=False"
     ):
         get_model("mobilenetv3_small_100", imagenet=True)
+
+
+def test_the_light_encoder_centres_its_input_and_the_last_map_is_not_shifted():
+    model = get_model("unet_light").eval()
+    seen = []
+    model.encoder.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(torch.full((1, 3, 64, 128), 0.6))
+        maps = model(texture(64, 128))
+    assert torch.allclose(seen[0], torch.tensor(0.4))
+    assert torch.equal(maps[0], torch.nn.functional.interpolate(maps[1], (64, 128), mode="bilinear"))

@@ -78,3 +78,16 @@ def test_weights_are_kept_and_those_of_another_decoder_are_refused(tmp_path):
     save_model(other, tmp_path / "other.safetensors", (64, 96))
     with pytest.raises(ValueError, match=r"other\.safetensors holds no monodepth weights"):
         load_model(tmp_path / "other.safetensors")
+
+
+def test_the_full_map_begins_at_the_pictures_first_pixel(monkeypatch):
+    """70 x 99 px are enlarged to 72 x 100: what is too much lies at the right and below."""
+
+    def places(disparity, weights):
+        height, width = (sharp.STEP * length for length in disparity.shape[-2:])
+        return (1000.0 * torch.arange(height)[:, None] + torch.arange(width)).expand(1, 2, height, width)
+
+    monkeypatch.setattr(sharp, "enlarge", places)
+    with torch.no_grad():
+        full, half, *_ = get_model("mobilenetv3_small_100").eval()(texture(70, 99))
+    assert (full[0, 0, 0, 0], full[0, 0, -1, -1], half[0, 0, 0, 0]) == (0, 69_098, 500.5)

@@ -72,6 +72,8 @@ def test_the_search_finds_the_shift_and_hidden_pixels_are_left_of_near_things():
     right = torch.rand(1, 3, 16, 64, generator=torch.Generator().manual_seed(0))
     found = stereo.search_disparity(right.roll(5, dims=-1), right)
     assert (found[:, 8:] == 5 / 64).all()
+    noisy = right.roll(5, dims=-1) + 0.5 * torch.randn(right.shape, generator=torch.Generator().manual_seed(1))
+    assert (stereo.search_disparity(noisy, right)[:, 8:] == 5 / 64).float().mean() > 0.95  # single pixels: 0.8
     disparity = torch.zeros(2, 64)
     disparity[:, 20:30] = 4 / 64  # a near thing covers the four pixels to its left
     assert stereo.hidden(disparity)[0].nonzero().flatten().tolist() == [16, 17, 18, 19]
@@ -98,3 +100,12 @@ def test_the_reference_is_the_truth_its_gaps_searched(share):
         gaps = torch.from_numpy(metres == 0)
         assert torch.equal(reference[gaps], searched[gaps])
     assert share or "no truth" in source
+
+
+def test_known_disparity_at_another_size_blends_no_unknown_pixel_in():
+    metres = np.zeros((8, 16), np.float32)
+    metres[::2, ::2] = 10
+    pair = SimpleNamespace(
+        truth=Path("truth.png"), calibration=SimpleNamespace(focal_baseline=0.3), ground_truth=lambda: metres
+    )
+    assert torch.allclose(stereo.known_disparity(pair, (4, 8)), torch.tensor(0.03))

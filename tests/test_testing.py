@@ -26,7 +26,15 @@ from synthetic import (
 
 from monodepth_lib import confidence, data, kitti, stereo, testing
 from monodepth_lib.data import prepare_dataloader
-from monodepth_lib.depth import METRICS, Protocol, disparity_to_depth, mean_inverse_depth, metrics, metrics_by_distance
+from monodepth_lib.depth import (
+    METRICS,
+    Protocol,
+    disparity_to_depth,
+    mean_inverse_depth,
+    metrics,
+    metrics_by_distance,
+    resize_map,
+)
 from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import select_pairs
 from monodepth_lib.report import table
@@ -166,6 +174,13 @@ def scored(tmp_path):
     (drive / "proj_depth/groundtruth/image_02/0000000001.png").unlink()
     write_calibration(drive / "calib_cam_to_cam.txt", focal=100.0, baseline=0.288, width=96)
     return kitti.find_pairs(drive)
+
+
+def test_a_smaller_prediction_is_enlarged_as_disparity_not_as_depth(scored):
+    disparity, truth = torch.rand(8, 24) * 0.1 + 0.02, torch.from_numpy(scored[0].ground_truth())
+    expected = metrics(disparity_to_depth(resize_map(disparity, SIZE), 0.3), truth, 0.3)
+    row = testing.score(scored[:1], [disparity])[0]
+    assert {key: row[key] for key in METRICS} == pytest.approx(expected, rel=1e-4)
 
 
 def test_true_disparity_at_any_size_scores_perfectly(scored):

@@ -463,3 +463,21 @@ def test_a_free_disparity_descends_to_the_known_shift():
 def test_texture_is_what_these_tests_need():
     image = texture(32, 96)
     assert image.std() > 0.05 and image.min() >= 0 and image.max() <= 1
+
+
+def test_the_first_step_of_a_run_is_adams(data_dir, tmp_path, tiny):
+    """Whatever the gradient, it moves a weight by the learning rate; weight decay would move this bias further."""
+    model = tiny()
+    run(model, data_dir, tmp_path, epochs=1, val=False, batch_size=9, learning_rate=1e-3)
+    moved = (model.decoder.heads[3].conv.bias - tiny().decoder.heads[3].conv.bias).abs()
+    assert moved.tolist() == pytest.approx([1e-3] * 2, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    "precision, kind", [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_the_network_runs_in_the_precision_that_is_asked_for(data_dir, tmp_path, tiny, precision, kind):
+    model, seen = tiny(width=1), []
+    model.encoder.stages[0][0][0].register_forward_hook(lambda *given: seen.append((model.training, given[2].dtype)))
+    run(model, data_dir, tmp_path, epochs=1, batch_size=9, precision=precision)
+    assert set(seen) == {(True, kind), (False, kind)}  # in training and in validation

@@ -83,7 +83,7 @@ def test_both_views_get_the_same_colour_change():
     assert len(changes) == 20
 
 
-def test_colour_change_stays_in_the_papers_ranges_and_clips():
+def test_colour_change_clips_and_changes_channels_apart():
     grey = torch.full((3, 4, 4), 0.5)
     low, high = 0.5**1.2 * 0.5 * 0.8, min(1.0, 0.5**0.8 * 2 * 1.2)
     seen = torch.stack(
@@ -93,6 +93,24 @@ def test_colour_change_stays_in_the_papers_ranges_and_clips():
     assert seen.max() == 1.0  # clipped, and bright ones do occur
     assert seen.min() < 0.25
     assert (seen.amax((2, 3)).std(1) > 0).any()  # channels change apart
+
+
+def test_colour_changes_are_drawn_from_the_papers_ranges():
+    assert 140 < sum(AugmentImagePair().draw() is not None for _ in range(400)) < 260
+    gamma, brightness, colour = map(torch.stack, zip(*(AugmentImagePair(p=1).draw() for _ in range(500)), strict=True))
+    for values, low, high in ((gamma, 0.8, 1.2), (brightness, 0.5, 2.0), (colour, 0.8, 1.2)):
+        room = 0.05 * (high - low)
+        assert low <= values.min() < low + room and high - room < values.max() <= high
+
+
+def test_training_mirrors_half_of_the_pairs(monkeypatch):
+    monkeypatch.setattr(AugmentImagePair, "draw", lambda _: None)
+    sample = sample_of(*street_pair()[:2])
+    left, right = views(ToTensor()(ResizeImage((32, 64))(sample)))
+    drawn = [views(image_transforms("train", (32, 64))(sample)) for _ in range(100)]
+    plain = sum(torch.equal(one, left) and torch.equal(other, right) for one, other in drawn)
+    mirrored = sum(torch.equal(one, right.flip(-1)) and torch.equal(other, left.flip(-1)) for one, other in drawn)
+    assert plain + mirrored == 100 and 30 < mirrored < 70
 
 
 def test_augmentation_does_not_modify_its_input():
