@@ -126,7 +126,7 @@ FAULTS = {
     "cameras empty": (no_pictures, "image_02/data holds no picture: expected 0000000000.png", None),
     "pictures of a phone's format": (
         lambda d: [p.rename(p.with_suffix(".heic")) for p in (d / LEFT).iterdir()],
-        r"image_02/data holds no picture: expected .* \(\.png, \.jpg, .*\.webp.*\); it has \.heic",
+        r"image_02/data holds no picture: expected .*\.bmp.*; it has \.heic",
         None,
     ),
     "fractions beyond 1": (
@@ -596,7 +596,7 @@ WRITERS["points.ply"] = lambda path, *_: gif.write_ply(path, torch.ones(99, 99, 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "last.pt"])  # test_resume.py fills its disk
 def test_a_full_disk_leaves_the_old_file_and_no_litter(data_dir, tmp_path, tiny, full_disk, name):
     (tmp_path / name).write_bytes(b"the old one")
-    with full_disk(), pytest.raises(OSError, match=rf"{name} could not be written"):
+    with full_disk(), pytest.raises(OSError, match=rf"{name} could not be written.*too large"):
         WRITERS[name](tmp_path / name, tiny(), data_dir)
     assert tree(tmp_path) == {name: b"the old one"}
 
@@ -771,7 +771,7 @@ def test_every_command_is_fed_mutated_arguments():
     assert list(COMMANDS) == list(entry_point.COMMANDS)
 
 
-@settings(max_examples=50, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(COMMANDS)), st.lists(st.tuples(st.integers(0, 30), ODD), max_size=3))
 def test_mutated_command_lines_give_a_sentence_or_a_result_and_change_nothing(users_folder, name, changes):
     folder, before = users_folder

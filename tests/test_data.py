@@ -103,6 +103,16 @@ def test_loading_leaves_the_global_random_state_alone(data_dir):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_processes_share_the_pairs_out(data_dir, monkeypatch):
+    for side, counts in (("train", [4, 4]), ("val", [5, 4])):  # in order, none is left out
+        shares = []
+        for rank in (0, 1):
+            monkeypatch.setattr(data, "process", lambda rank=rank: (rank, 2))
+            shares.append(names(batches(data_dir, side, batch_size=2)))
+        assert [len(share) for share in shares] == counts
+        assert not set(shares[0]) & set(shares[1])
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_test_loader_may_read_left_views_alone(data_dir, tmp_path, monkeypatch, cached):
     options = {"cache_dir": tmp_path} if cached else {}
@@ -183,12 +193,26 @@ def test_to_device_orders_images_for_convolutions_and_keeps_names():
 # --- pictures ---
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_kind_of_picture_becomes_8_bit_rgb(tmp_path, mode):
+    path = tmp_path / ("0.jpg" if mode == "CMYK" else "0.png")
+    Image.new("RGB", (6, 4), (255, 255, 255)).convert(mode).save(path)
+    picture = read_picture(path)
+    assert (picture.mode, picture.size) == ("RGB", (6, 4))
+    assert np.asarray(picture).min() >= 254
+
+
 def test_palette_and_transparent_pictures_keep_their_colours(tmp_path):
     red = Image.new("RGBA", (6, 4), (200, 30, 10, 0))
     red.save(tmp_path / "rgba.png")
     red.convert("RGB").quantize(4).save(tmp_path / "palette.png")
     for name in ("rgba.png", "palette.png"):
         assert np.abs(np.asarray(read_picture(tmp_path / name), dtype=int) - (200, 30, 10)).max() <= 3
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)).save(tmp_path / "0.png")
+    assert np.asarray(read_picture(tmp_path / "0.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize("down", [0, 3])

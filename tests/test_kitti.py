@@ -341,6 +341,17 @@ def test_pairs_of_every_format_that_is_read_are_found(tmp_path, suffix):
     assert kitti.find_pairs(drive)[1].name == "drive/0000000001"
 
 
+@pytest.mark.parametrize("side", ["image_02", "image_03"])
+def test_a_folder_of_other_files_is_named_with_what_it_holds(tmp_path, side):
+    drive = make_drive(tmp_path / "drive", range(2))
+    for path in (drive / side / "data").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    (drive / side / "data/notes").touch()
+    said = rf"{side}/data holds no picture: expected .* \(\.png, \.jpg, .*\.webp.*\); it has \.heic, notes"
+    with pytest.raises(FileNotFoundError, match=said):
+        kitti.find_pairs(drive)
+
+
 def test_pictures_of_formats_that_are_not_read_are_counted_beside_others(tmp_path):
     drive = make_drive(tmp_path / "drive", range(2))
     for side in ("image_02", "image_03"):

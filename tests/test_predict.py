@@ -71,17 +71,37 @@ def names(folder):
 # --- pictures ---
 
 
-@pytest.mark.parametrize("kind", ["RGB", "RGBA"])  # `read_picture` is the same for all kinds: see test_files.py
-def test_a_picture_gives_what_the_network_says_of_its_rgb_values(kind, model, run, tmp_path):
-    stored = picture()
-    if kind == "RGBA":
-        stored.putalpha(40)
-    stored.save(tmp_path / "p.png")
-    assert run(tmp_path / "p.png") == 0
-    got = np.load(tmp_path / "out/p_disparity.npy")
+@pytest.mark.parametrize(
+    "kind", ["rgb.png", "rgb.JPG", "rgb.tif", "rgb.webp", "grey", "16", "palette", "rgba", "1", "cmyk"]
+)
+def test_every_kind_of_picture_gives_what_the_network_says_of_its_rgb_values(kind, model, run, tmp_path):
+    image = picture()
+    path = tmp_path / ("p.png" if "." not in kind else kind)
+    if kind == "grey":
+        image = image.convert("L")
+    elif kind == "palette":
+        image = image.quantize(16)
+    elif kind == "1":
+        image = image.convert("1")
+    elif kind == "cmyk":
+        path, image = tmp_path / "p.jpg", image.convert("CMYK")
+    if kind == "16":
+        image = image.convert("L")
+        Image.fromarray(np.asarray(image).astype(np.uint16) * 257).save(path)
+    elif kind == "rgba":
+        see_through = image.copy()
+        see_through.putalpha(40)
+        see_through.save(path)
+    else:
+        image.save(path)
+    if path.suffix in (".JPG", ".jpg", ".webp"):  # these lose a little: what counts is what is in the file
+        with Image.open(path) as stored:
+            image = stored.convert("RGB")
+    assert run(path) == 0
+    got = np.load(tmp_path / "out" / f"{path.stem}_disparity.npy")
     assert got.dtype == np.float32 and got.shape == (40, 100)
     assert got.std() > 0.001  # or the comparison would say little
-    np.testing.assert_allclose(got, expected(model, picture()), atol=1e-5)
+    np.testing.assert_allclose(got, expected(model, image.convert("RGB")), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(33, 77), (200, 20), (1, 1), (1, 300), (400, 3)])

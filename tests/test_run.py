@@ -164,7 +164,7 @@ def test_profile_full_brings_the_labs_drives_where_nothing_else_is_given(tmp_pat
         assert "train_drives" not in taken["05_training"] and "gif_drive" not in taken["07_gif"]
 
 
-def test_a_step_of_profile_full(tmp_path):
+def test_two_steps_of_profile_full(tmp_path):
     """The lab's network at the lab's size on drives of its split; one picture a step instead of eight."""
     for drive in kitti.SPLITS["lab"]["train"]:
         make_drive(tmp_path / drive, range(1))
@@ -178,11 +178,11 @@ def test_a_step_of_profile_full(tmp_path):
     precision = devices.pick_precision(full.precision, device)
     torch.set_num_threads(2)
     try:
-        one = itertools.islice(loader, 1)
-        means = training.train_one_epoch(model, one, MonodepthLoss(), optimizer, scheduler, device, precision)
+        two = itertools.islice(loader, 2)
+        means = training.train_one_epoch(model, two, MonodepthLoss(), optimizer, scheduler, device, precision)
     finally:
         torch.set_num_threads(1)
-    assert scheduler.last_epoch == 1
+    assert scheduler.last_epoch == 2
     training.check_finite(model, means.values())
     assert not any(map(torch.equal, before, model.parameters()))
 
