@@ -99,6 +99,8 @@ class Pairs:
         views, hints = (torch.stack(parts) for parts in zip(*made, strict=True))
         if rng.random() < r.graft and len(views) > 1:
             views, hints = graft(views, hints, rng)
+        if r.merge and self.hints is not None and len(views) > 1:
+            views, hints = merge(views, hints, r.merge, rng)
         left, right = views.expand(-1, -1, 3, -1, -1).unbind(1)
         batch = {"left_image": left, "right_image": right, "seen": disturb(left, r, rng)}
         names = [self.pairs[index].name for index in drawn]
@@ -152,6 +154,20 @@ def graft(views: Tensor, hints: Tensor, rng: np.random.Generator) -> tuple[Tenso
     row, shift = int(rng.integers(height // 5, height - height // 5)), int(rng.integers(1, count))
     views, hints = (torch.cat([x[..., :row, :], x.roll(shift, 0)[..., row:, :]], dim=-2) for x in (views, hints))
     return views, hints
+
+
+def merge(views: Tensor, hints: Tensor, odds: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Some pairs (N, 2, C, H, W), and their hints, get all that is nearer in another pair of the batch.
+
+    All cameras stand alike, so a car of one street stands on the road of another one, and hides what is behind it. Both
+    views agree, because each has hints. No street is seen twice (DepthMix, Hoyer et al., 2021).
+    """
+    shift = int(rng.integers(1, len(views)))
+    others, theirs, mine = views.roll(shift, 0), hints.roll(shift, 0), hints.abs()
+    nearer = (theirs.abs() > 1.1 * mine).float()
+    nearer = F.avg_pool2d(F.pad(nearer, (2, 2, 2, 2), mode="replicate"), 5, 1) > 0.5  # the majority: no single pixels
+    nearer &= torch.from_numpy(rng.random(len(views)) < odds)[:, None, None, None]
+    return torch.where(nearer[:, :, None], others, views), torch.where(nearer, theirs, hints)
 
 
 def disturb(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:

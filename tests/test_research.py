@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = Recipe(base_channels=2, size=(32, 96), batch_size=4)
 EVERYTHING = Recipe(
     base_channels=2, size=(32, 96), batch_size=4, head_batch_norm=True, zero_padding=True, full_scale=True, zoom=0.65,
-    mean_normalised=True, graft=0.5, erase=0.5, disturb=0.6, often=2.0, pairs=7, schedule="cosine", warm_up=3,
-    weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5, calm_from=0.5, fixed_from=0.7,
+    mean_normalised=True, graft=0.5, merge=0.5, erase=0.5, disturb=0.6, often=2.0, pairs=7, schedule="cosine",
+    warm_up=3, weight_decay=0.02, clip=1.0, ema=0.9, encoder_rate=0.5, calm_from=0.5, fixed_from=0.7,
 )  # fmt: skip
 needs_opencv = pytest.mark.skipif(not stereo.has_opencv(), reason="the extra sgm is not installed")
 
@@ -396,6 +396,34 @@ class TestBatch:
         assert ((found[:, 1:] != found[:, :-1]).sum(1) == 1).all() and sorted(found[:, -1].tolist()) == [0, 1, 2, 3, 4]
         for pair, row in ((0, 0), (2, 31)):  # picture and hint come from the same pair
             assert torch.equal(views[pair, :, :, row], both[found[pair, row], :, :, row])
+
+    def test_a_merged_pair_shows_what_is_nearer(self):
+        """Two streets: a box of the second is nearer than the first one, but for a single pixel and an unknown row."""
+        views = torch.tensor([0.2, 0.8]).view(2, 1, 1, 1, 1).expand(2, 2, 1, 32, 96)
+        hints = torch.tensor([0.02, 0.01]).view(2, 1, 1, 1).repeat(1, 2, 32, 96)
+        hints[1, 0, 8:20, 40:60] = -0.05  # a guess
+        hints[1, 1, 8:20, 36:56] = 0.05
+        hints[1, :, 2, 2] = 0.09
+        hints[0, :, 28:] = 0  # the second street is known there
+        merged, told = batches.merge(views, hints, 1.0, np.random.default_rng(0))
+        assert (told[0, 0, 8:20, 42:58] == hints[1, 0, 9, 50]).all() and (told[1, 0, 8:20, 42:58] < -0.04).all()
+        assert (told[0, 1, 8:20, 38:54] > 0.04).all() and (told[0, 1, 8:20, 57:] == hints[0, 1, 9, 90]).all()
+        assert (told[0, :, 29:] == hints[1, 0, 0, 0]).all() and (told[0, :, 2, 2] < 0.03).all()
+        for pair in range(2):  # a pixel and its hint come from the same pair
+            second = (told[pair].abs() - 0.01).abs().lt(1e-4) | told[pair].abs().gt(0.04)
+            assert torch.equal(merged[pair, :, 0] > 0.5, second)
+        assert all(map(torch.equal, batches.merge(views, hints, 0.0, np.random.default_rng(0)), (views, hints)))
+
+    def test_a_batch_is_merged_when_it_has_hints(self, data_dir, tmp_path):
+        recipe = replace(TINY, merge=1.0, colours=False, flip=False)
+        pairs, plain = (Pairs(one, pictures(data_dir, tmp_path), 0) for one in (recipe, replace(recipe, merge=0.0)))
+        assert torch.equal(pairs.batch(0)["left_image"], plain.batch(0)["left_image"])  # no hints
+        pairs.hints = (
+            np.random.default_rng(0).uniform(0.01, 0.1, (len(pairs.pairs), 2, 1, 1)).repeat(32, 2).repeat(96, 3)
+        )
+        both = pairs.batch(0), plain.batch(0)
+        changed = (both[0]["left_image"] != both[1]["left_image"]).flatten(1).any(1)
+        assert 0 < changed.sum() < 4 and both[0]["name"] == both[1]["name"]  # the nearest of all pairs stays whole
 
     def test_erase_puts_grey_boxes(self):
         images = torch.rand(30, 3, 32, 96)
