@@ -99,7 +99,7 @@ class Pairs:
         views, hints = (torch.stack(parts) for parts in zip(*made, strict=True))
         if rng.random() < r.graft and len(views) > 1:
             views, hints = graft(views, hints, rng)
-        if r.merge and self.hints is not None and len(views) > 1:
+        if r.merge and len(views) > 1:
             views, hints = merge(views, hints, r.merge, rng)
         left, right = views.expand(-1, -1, 3, -1, -1).unbind(1)
         batch = {"left_image": left, "right_image": right, "seen": disturb(left, r, rng)}
@@ -160,7 +160,7 @@ def merge(views: Tensor, hints: Tensor, odds: float, rng: np.random.Generator) -
     """Some pairs (N, 2, C, H, W), and their hints, get all that is nearer in another pair of the batch.
 
     All cameras stand alike, so a car of one street stands on the road of another one, and hides what is behind it. Both
-    views agree, because each has hints. No street is seen twice (DepthMix, Hoyer et al., 2021).
+    views agree, because each has hints; where these are 0, nothing is nearer. (DepthMix, Hoyer et al., 2021.)
     """
     shift = int(rng.integers(1, len(views)))
     others, theirs, mine = views.roll(shift, 0), hints.roll(shift, 0), hints.abs()

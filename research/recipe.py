@@ -48,7 +48,7 @@ class Recipe:
     tones: bool = False  # half of the colour pictures turned to grey with other weights of the channels
     zoom: float = 1.0  # below 1: seven of ten pairs are enlarged crops, down to this share of height and width
     graft: float = 0.0  # probability of a batch whose lower parts come from other pairs, the same in both views
-    merge: float = 0.0  # probability that a pair gets all that is nearer in another pair (needs hints)
+    merge: float = 0.0  # probability that a pair gets what the hints say is nearer in another pair
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
     calm_from: float = 1.0  # from this share of the time on, whole pictures: no crop, graft or box, disturb at most 0.1
