@@ -87,7 +87,7 @@ def prepare_cache(
         raise OSError(f"{path} could not be written ({error}): free space or choose another cache folder") from error
     for old in folder.glob(f"{which}-*"):
         if old != path:
-            old.unlink()
+            old.unlink(missing_ok=True)  # another run may clear it, too
     return path
 
 

@@ -113,7 +113,7 @@ class Checkpoints:
         """Writes the state after an epoch; `good`: a run may go back to it. Raises OSError if it cannot write."""
         if self.first:
             state = {name: part.state_dict() for name, part in self.parts.items()}
-            state |= {"run": self.run, "history": history, "random": torch.get_rng_state()}
+            state |= {"run": self.run, "history": history, "good": good, "random": torch.get_rng_state()}
             with atomic_write(self.last) as partial:
                 with open(partial, "wb") as file:
                     try:
@@ -137,7 +137,7 @@ class Checkpoints:
             if state[name]:  # a scaler that was switched off has no state
                 part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
-        self.good = True
+        self.good = state.get("good", True)
         return state["history"]
 
     def read(self, log: Callable[[str], None]) -> dict | None:

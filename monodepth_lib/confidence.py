@@ -11,7 +11,7 @@ from torch import Tensor
 from . import depth, kitti
 from .depth import Protocol
 from .losses import warp
-from .testing import as_map, truth_or
+from .testing import as_map, left_ramp, truth_or
 
 # --- uncertainty: where the network contradicts itself ----------------------------------------------------------------
 
@@ -23,8 +23,7 @@ def flip_disagreement(plain: Tensor, post_processed: Tensor) -> Tensor:
     right border w is 0 and says nothing about d': the value of the last column with w of 1/4 or more is used there.
     """
     width = plain.shape[-1]
-    x = torch.linspace(0, 1, width, device=plain.device)
-    left = 1 - (20 * (x - 0.05)).clamp(0, 1)
+    left = left_ramp(width, plain.device)
     share = left + (1 - left - left.flip(0)) / 2
     last = int((share >= 0.25).nonzero().max())
     apart = (post_processed - plain).abs() / share.clamp(min=0.25)

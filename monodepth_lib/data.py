@@ -75,11 +75,16 @@ class StereoPairs(Dataset):
 
 
 class PairLoader(DataLoader):
-    """A DataLoader that raises a clear RuntimeError when its workers run out of shared memory."""
+    """A DataLoader whose workers' errors are the sentence alone: a damaged picture, too little shared memory."""
 
     def __iter__(self) -> Iterator[dict]:  # type: ignore[override]
         try:
             yield from super().__iter__()
+        except (ValueError, OSError) as error:  # torch puts the worker's traceback before the sentence
+            kind, said = type(error), str(error).rstrip()
+            if "DataLoader worker" not in said:
+                raise
+            raise kind(said.rpartition(f"\n{kind.__name__}: ")[2]) from None
         except RuntimeError as error:
             if "shared memory" not in str(error):
                 raise

@@ -101,9 +101,9 @@ def valid_pixels(depth: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tens
     return pred * ratio, gt, float(ratio)
 
 
-def depth_errors(pred: Tensor, gt: Tensor, focal_baseline: float, cap: float) -> dict[str, float]:
-    """`METRICS` over pixels (P,) of predicted and true metres; `focal_baseline` is f·B in px·m at the truth's width."""
-    pred_px, gt_px = focal_baseline / pred.clamp(min=MIN_DEPTH), focal_baseline / gt
+def depth_errors(pred: Tensor, gt: Tensor, focal_baseline_px: float, cap: float) -> dict[str, float]:
+    """`METRICS` over predicted and true metres (P,); `focal_baseline_px`: f·B in px·m of the truth's width."""
+    pred_px, gt_px = focal_baseline_px / pred.clamp(min=MIN_DEPTH), focal_baseline_px / gt
     pred = pred.clamp(MIN_DEPTH, cap)
     error = pred - gt
     ratio = torch.maximum(pred / gt, gt / pred)

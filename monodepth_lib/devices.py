@@ -14,7 +14,7 @@ def pick_device(device: str = "auto") -> torch.device:
     """ "auto" is the GPU that torch sees (NVIDIA's or AMD's cuda, else Apple's mps), else the CPU.
 
     Any other name is torch's own ("cpu", "cuda", "cuda:1", "mps"). Apple's is taken from torch 2.13 on: earlier ones
-    cannot repeat the border in `grid_sample` there. Raises ValueError for a GPU that is not there.
+    cannot repeat the border in `grid_sample` there. Raises ValueError for a GPU that is not there, or another name.
     """
     can_warp = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and can_warp}
@@ -24,7 +24,10 @@ def pick_device(device: str = "auto") -> torch.device:
         raise ValueError(
             f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
         )
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
 
 
 def to_device(batch: dict, device: str | torch.device = "auto") -> dict:

@@ -32,16 +32,17 @@ def faster_training(model: nn.Module, loss: nn.Module) -> Iterator[None]:
     blocks = [module for module in model.modules() if type(module) is UpBlock]
     for block in blocks:
         block.__class__ = SummedUpBlock
-    if isinstance(loss, MonodepthLoss):
-        loss.appearance_loss = appearance_loss
+    own = loss if isinstance(loss, MonodepthLoss) and loss.appearance_loss is losses.appearance_loss else None
+    if own:
+        own.appearance_loss = appearance_loss
     try:
         with kept_memory(), QuickDepthwise():
             yield
     finally:
         for block in blocks:
             block.__class__ = UpBlock
-        if isinstance(loss, MonodepthLoss):
-            loss.appearance_loss = losses.appearance_loss
+        if own:
+            own.appearance_loss = losses.appearance_loss
 
 
 def faster_prediction(model: Monodepth) -> Monodepth:
@@ -53,8 +54,9 @@ def faster_prediction(model: Monodepth) -> Monodepth:
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()}
     model = copy.deepcopy(model, shared).eval()  # type: ignore[arg-type]
     for module in [m for m in model.modules() if not isinstance(m, nn.BatchNorm2d)]:
-        for (_, one), (name, next_one) in itertools.pairwise(list(module.named_children())):
-            if isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
+        features = getattr(module, "return_layers", {})  # of timm: a child whose output is a feature stays as it is
+        for (own, one), (name, next_one) in itertools.pairwise(list(module.named_children())):
+            if own not in features and isinstance(one, nn.Conv2d) and isinstance(next_one, nn.BatchNorm2d):
                 norm: Any = next_one
                 one.weight, one.bias = fuse_conv_bn_weights(
                     one.weight, one.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -261,8 +261,9 @@ def get_model(
     any feature network of timm, such as efficientnet_lite0.
 
     `base_channels` (unet): channels at full size, 64 for the full KITTI run. `start_disparity`: what a fresh model
-    predicts, as a fraction of the width in (0, 0.3). `imagenet` (torchvision, timm): download ImageNet weights. `grey`:
-    the input is turned to grey first. Raises ValueError for a wrong name or value, RuntimeError without the download.
+    predicts, as a fraction of the width in (0, 0.3), with timm's in (0.002, 0.3). `imagenet` (torchvision, timm):
+    download ImageNet weights. `grey`: the input is turned to grey first. Raises ValueError for a wrong name or value,
+    RuntimeError without the download.
     """
     from . import encoders, sharp  # other libraries' encoders and a decoder for them, not part of the lesson
 
@@ -270,8 +271,9 @@ def get_model(
     of_timm = name not in NETWORKS and encoders.is_timm(name)
     if name not in NETWORKS and not of_timm:
         raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}, and those of timm")
-    if not 0 < start_disparity < MAX_DISPARITY:
-        raise ValueError(f"start_disparity is {start_disparity}; it must lie between 0 and {MAX_DISPARITY}")
+    least = sharp.LEAST if of_timm else 0
+    if not least < start_disparity < MAX_DISPARITY:
+        raise ValueError(f"start_disparity is {start_disparity}; it must lie between {least} and {MAX_DISPARITY}")
     if base_channels < 1:
         raise ValueError(f"base_channels is {base_channels}; it must be at least 1")
     if imagenet and name not in TORCHVISION and not of_timm:

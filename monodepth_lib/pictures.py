@@ -5,13 +5,14 @@ The network sees every picture at its training size; the disparity is resized to
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
@@ -121,6 +122,8 @@ def to_picture(picture: Picture) -> Image.Image:
     if isinstance(picture, str | Path):
         return read_picture(picture)
     if isinstance(picture, Image.Image) and not picture.mode.startswith(("I", "F")):  # those are not 8 bits
+        with contextlib.suppress(Exception):  # damaged EXIF data do not damage the picture
+            picture = ImageOps.exif_transpose(picture)
         return picture.convert("RGB")
     array = np.asarray(picture)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:

@@ -24,6 +24,7 @@ def fill_holes(disparity: np.ndarray) -> np.ndarray:
 
     A hole gets the smaller (farther) value of its neighbours left and right, because most holes are background hidden
     by a near object; at the border it gets the only neighbour. A row without any value copies the nearest row with one.
+    A disparity without any value stays as it is.
     """
     valid = disparity > 0
     rows = np.flatnonzero(valid.any(axis=1))
@@ -44,12 +45,12 @@ def fill_holes(disparity: np.ndarray) -> np.ndarray:
 def match_views(pair: kitti.Pair) -> Tensor:
     """Left disparity (H, W), a fraction of the width, by semi-global matching of both views (Hirschmüller, 2008).
 
-    `fill_holes` fills what `semi_global_matching` leaves open, so every pixel has a value. Raises ModuleNotFoundError
-    without OpenCV, ValueError for views of unequal size.
+    `fill_holes` fills what `semi_global_matching` leaves open, so every pixel has a value; where nothing matches at
+    all, every value is 0. Raises ModuleNotFoundError without OpenCV, ValueError for views of unequal size.
     """
-    left, right = (np.asarray(read_picture(path).convert("L")) for path in (pair.left, pair.right))
-    if left.shape != right.shape:
-        raise ValueError(f"{pair.left} and {pair.right} are not of one size: views must be")
+    views = [read_picture(path).convert("L") for path in (pair.left, pair.right)]
+    kitti.check_equal_size(pair, views[0].size, views[1].size)
+    left, right = (np.asarray(view) for view in views)
     return torch.from_numpy(fill_holes(semi_global_matching(left, right)) / np.float32(left.shape[1]))
 
 
@@ -122,7 +123,8 @@ def hidden(disparity: Tensor) -> Tensor:
     """
     width = disparity.shape[-1]
     target = (torch.arange(width) - disparity * width).round().long()
-    nearest = torch.zeros_like(disparity).scatter_reduce(1, target.clamp(min=0), disparity, "amax")
+    inside = disparity.where(target >= 0, 0.0)
+    nearest = torch.zeros_like(disparity).scatter_reduce(1, target.clamp(min=0), inside, "amax")
     return (target < 0) | (nearest.gather(1, target.clamp(min=0)) > disparity + 1.5 / width)
 
 

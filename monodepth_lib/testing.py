@@ -32,6 +32,12 @@ REFERENCE_IMAGES = 200  # enough for a stable mean
 # --- prediction -------------------------------------------------------------------------------------------------------
 
 
+def left_ramp(width: int, device: torch.device | None = None) -> Tensor:
+    """1 in the left 5 % of the columns, then a ramp down to 0 over 5 %: (width,)."""
+    x = torch.linspace(0, 1, width, device=device)
+    return 1 - (20 * (x - 0.05)).clamp(0, 1)
+
+
 def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
     """Blends two predictions (N, H, W): of the picture, and of its mirror image, mirrored back (paper, section 4.1).
 
@@ -40,9 +46,7 @@ def post_process(disparity: Tensor, mirrored: Tensor) -> Tensor:
     So the left 5 % come from `mirrored`, the right 5 % from `disparity`, and the rest is their mean, with ramps of 5 %
     between them.
     """
-    width = disparity.shape[-1]
-    x = torch.linspace(0, 1, width, device=disparity.device)
-    left = 1 - (20 * (x - 0.05)).clamp(0, 1)
+    left = left_ramp(disparity.shape[-1], disparity.device)
     right = left.flip(0)
     return right * disparity + left * mirrored + (1 - left - right) * (disparity + mirrored) / 2
 

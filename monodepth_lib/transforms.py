@@ -59,8 +59,7 @@ class ToTensor:
     """Turns both views into float32 tensors (3, H, W) in [0, 1]; grey is repeated in all three channels."""
 
     def __call__(self, sample: dict) -> dict:
-        views = {view: sample[view] for view in VIEWS if view in sample}
-        return {**sample, **{v: to_tensor(i if i.mode == "RGB" else i.convert("RGB")) for v, i in views.items()}}
+        return {**sample, **{view: to_tensor(sample[view].convert("RGB")) for view in VIEWS if view in sample}}
 
 
 def change_colours(image: Tensor, gamma: float | Tensor, brightness: float | Tensor, colour: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 
 from monodepth_lib import files, kitti
 from monodepth_lib.commands import count, here, positive
+from monodepth_lib.commands.run import end_with_parent
 from monodepth_lib.commands.sweep import execute, open_pool
 
 from .batch import Pairs, Pictures, pack
@@ -40,6 +41,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     apart.add_argument("weights", help="a name in models/, or a .safetensors file")
     one.add_argument("row", help="a row of the recipe file, such as shipped")
     one.add_argument("--seed", type=count, default=0)
+    one.add_argument("--from-sweep", action="store_true", help="end when standard input closes")
     one.add_argument("--device", default="cpu")
     one.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     many.add_argument("sweep", help="a sweep of the recipe file, such as choices")
@@ -92,7 +94,7 @@ def run_all(jobs: dict[Path, list[str]], count: int, cluster: str) -> list[Path]
     with open_pool([None] * count, cluster) as (pool, stop, *others):
         waiting = {}
         for folder, arguments in jobs.items():
-            command = ["-m", "research", "train", *arguments, "--output", str(folder)]
+            command = ["-m", "research", "train", *arguments, "--output", str(folder), "--from-sweep"]
             waiting[pool.submit(execute, folder, {None: command}, files.project_root(), stop, *others)] = folder
         try:
             for future in as_completed(waiting):
@@ -156,6 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
             output = options.output or here("output/pack")
             print(f"{output}: {pack(pictures_of(options), options.also, output, tuple(options.size))} pairs")
             return 0
+        if options.from_sweep:
+            end_with_parent()
         torch.set_num_threads(options.threads)
         row = find_row(read_sweeps(options.recipes), options.row)
         output = options.output or here("output/research") / row.sweep / row.name / f"seed{options.seed}"

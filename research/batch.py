@@ -160,7 +160,8 @@ def merge(views: Tensor, hints: Tensor, odds: float, rng: np.random.Generator) -
     """Some pairs (N, 2, C, H, W), and their hints, get all that is nearer in another pair of the batch.
 
     All cameras stand alike, so a car of one street stands on the road of another one, and hides what is behind it. Both
-    views agree, because each has hints; where these are 0, nothing is nearer. (DepthMix, Hoyer et al., 2021.)
+    views agree, because each has hints. A hint of 0 is unknown and counts as far: it never stands in front, and
+    whatever has a hint stands before it. (DepthMix, Hoyer et al., 2021.)
     """
     shift = int(rng.integers(1, len(views)))
     others, theirs, mine = views.roll(shift, 0), hints.roll(shift, 0), hints.abs()

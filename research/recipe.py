@@ -51,7 +51,7 @@ class Recipe:
     merge: float = 0.0  # probability that a pair gets what the hints say is nearer in another pair
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
-    calm_from: float = 1.0  # from this share of the time on, whole pictures: no crop, graft or box, disturb at most 0.1
+    calm_from: float = 1.0  # from this share of the time on, no crop, graft or box, and disturb at most 0.1; merge goes on
     # the warp
     zero_padding: bool = False  # black beyond the border, not the repeated edge
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border
@@ -197,7 +197,8 @@ def read_sweeps(path: Path) -> dict[str, Sweep]:
                 raise ValueError(f"{path}: [{name}] has {key} {value!r}, which is of another type")
         made = Sweep(name, **{**table, "seeds": tuple(table.get("seeds", [0]))})
         for row, switches in entries.items():
-            if (row in recipes and row != "base") or not row.replace("_", "").isalnum():
+            again = row in recipes and (row != "base" or switches or any(row in one.rows for one in sweeps.values()))
+            if again or not row.replace("_", "").isalnum():
                 raise ValueError(f"{path}: a row cannot be named {row!r}; take letters, digits and _, none twice")
             like, steps = switches.pop("like", "base"), switches.pop("steps", made.steps)
             minutes = switches.pop("minutes", made.minutes)

@@ -152,6 +152,14 @@ def test_too_little_shared_memory_is_said_with_the_remedy(data_dir, tmp_path, mo
         batches(data_dir, "test", workers=2, cache_dir=tmp_path if cached else None)
 
 
+def test_a_worker_names_a_damaged_picture_in_one_sentence(tmp_path):
+    pairs, _, _ = drive_of(tmp_path)
+    pairs[1].left.write_bytes(pairs[1].left.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"^\S+0000000001\.png cannot be read as a picture .*") as raised:
+        list(data.prepare_dataloader(pairs, size=SIZE, workers=1))
+    assert "\n" not in str(raised.value)
+
+
 # --- refused values ---
 
 
@@ -174,6 +182,8 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected)
             with pytest.raises(ValueError, match=f"device is '{name}', but torch .* has no such GPU here"):
                 pick_device(name)
     assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="device is 'gpu'; it must be 'auto', 'cpu'"):
+        pick_device("gpu")
 
 
 def test_a_torch_that_cannot_warp_on_apples_gpu_takes_the_cpu(monkeypatch):

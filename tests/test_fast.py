@@ -144,11 +144,21 @@ def test_an_error_in_training_leaves_the_plain_code():
     assert loss.appearance_loss is losses.appearance_loss
 
 
+def test_a_loss_of_ones_own_stays_ones_own():
+    loss = MonodepthLoss()
+    loss.appearance_loss = mine = lambda image, estimate, weight: (image - estimate).abs().mean()
+    with faster_training(get_model("unet", base_channels=1), loss):
+        assert loss.appearance_loss is mine
+    assert loss.appearance_loss is mine
+
+
 # --- prediction ---
 
 
 @pytest.mark.parametrize(("kind", "room"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-@pytest.mark.parametrize("name", ["unet", "resnet18_md", "resnet50_md", "resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["unet", "resnet18_md", "resnet50_md", "resnet18", "efficientnet_lite0", "ghostnet_050"]
+)
 def test_a_copy_for_prediction_answers_the_same_and_leaves_the_model_alone(name, kind, room):
     torch.manual_seed(0)
     model = get_model(name, base_channels=4).to(kind).train()

@@ -41,6 +41,8 @@ def test_every_verdict_and_its_sentence(tmp_path):
     submit(tmp_path, "wrong", IMPORTS, SWAPPED + CHECK)
     submit(tmp_path, "not_done", IMPORTS, "def depth(d, f, b):\n    return ...\n" + CHECK)
     submit(tmp_path, "raises", IMPORTS, "def depth(d, f, b):\n    return f * base / d\n" + CHECK)
+    submit(tmp_path, "broken_line", IMPORTS, RIGHT + "left = (\n    7\n    % 2\n)\n" + CHECK)
+    submit(tmp_path, "magic", IMPORTS, "%matplotlib inline\n" + RIGHT + CHECK)
     submit(tmp_path, "syntax", IMPORTS, "def depth(d, f, b):\n    return f * * b\n", CHECK)
     submit(tmp_path, "missing", IMPORTS, CHECK)
     said = verdicts(tmp_path)
@@ -49,6 +51,8 @@ def test_every_verdict_and_its_sentence(tmp_path):
         "wrong": "wrong",
         "not_done": "not done",
         "raises": "wrong",
+        "broken_line": "right",
+        "magic": "right",
         "syntax": "error",
         "missing": "missing",
     }

@@ -96,6 +96,7 @@ def test_width_scales_the_unet():
         ({"name": "vgg"}, "'vgg'.*unet"),
         ({"start_disparity": 0.3}, "0.3"),
         ({"start_disparity": 0}, "start_disparity is 0;"),
+        ({"name": "efficientnet_lite0", "start_disparity": 0.001}, "0.001; it must lie between 0.002"),
         ({"base_channels": 0}, "base_channels is 0"),
         ({"name": "unet", "imagenet": True}, "not with unet"),
         ({"name": "resnet18_md", "imagenet": True}, "not with resnet18_md"),

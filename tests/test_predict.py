@@ -15,7 +15,7 @@ from synthetic import texture, to_picture
 from torchvision.transforms.functional import to_tensor
 
 import monodepth_lib
-from monodepth_lib import checkpoints, depth, files, gif, kitti, networks, plots, testing
+from monodepth_lib import checkpoints, depth, files, gif, kitti, networks, pictures, plots, testing
 from monodepth_lib.commands import export, predict
 from monodepth_lib.commands.outputs import Outputs
 from monodepth_lib.pictures import Predictor, answer
@@ -263,6 +263,8 @@ def test_a_turned_jpeg_gives_the_same_as_the_picture_turned_by_hand(run, tmp_pat
     turned, upright = (np.load(tmp_path / "out" / f"{name}_disparity.npy") for name in ("turned", "upright"))
     assert turned.shape == (40, 60)
     np.testing.assert_allclose(turned, upright, atol=1e-6)
+    with Image.open(tmp_path / "turned.jpg") as stored:
+        assert pictures.to_picture(stored).size == (60, 40)
 
 
 def test_damaged_exif_does_not_cost_the_picture(run, tmp_path):

@@ -825,6 +825,7 @@ class TestRecipeFile:
             ('[few.rows.a]\nlike = "b"\n', "row a: there is no row 'b' above it"),
             ('[few.rows."../a"]\nzoom = 0.5\n', "a row cannot be named '../a'"),
             ('[few.rows.a]\n[y]\ntitle = ""\npage = ""\n[y.rows.a]\n', "named 'a'; .*none twice"),
+            ('[few.rows.a]\n[y]\ntitle = ""\npage = ""\n[y.rows.base]\n', "named 'base'; .*none twice"),
             ('[x]\ntitle = "a"\n[x.rows.a]\n', r"\[x\] must have title, page and rows"),
             ('[x]\ntitle = 3\npage = ""\n[x.rows.a]\n', r"\[x\] has title 3, which is of another type"),
             ("[few.rows.a\n", "s.toml is no TOML"),

@@ -237,6 +237,16 @@ def test_a_disparity_that_stays_the_same_everywhere_stops_the_run(data_dir, tmp_
     assert len(run(tiny(), data_dir, tmp_path, epochs=9, resume=True, learning_rate=1e-4)) == 9
 
 
+def test_going_on_from_a_bad_epoch_keeps_the_last_good_one(data_dir, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)  # 3 steps an epoch
+    spreads(monkeypatch, [0.2, 0.01])
+    run(tiny(), data_dir, tmp_path, epochs=9, stop_after=2)
+    spreads(monkeypatch, [0.01] * 9)
+    with pytest.raises(RuntimeError, match=r"epochs 2 to 4: .*epoch 1: go on from it"):
+        run(tiny(), data_dir, tmp_path, epochs=9, resume=True)
+    assert [row["epoch"] for row in state_of(tmp_path)["history"]] == [1]
+
+
 def test_a_network_that_never_said_anything_goes_back_to_the_untrained_one(data_dir, tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(training, "COLLAPSE_STEPS", 9)
     spreads(monkeypatch, [0.01] * 9)

@@ -78,6 +78,9 @@ def test_the_search_finds_the_shift_and_hidden_pixels_are_left_of_near_things():
     disparity[:, 20:30] = 4 / 64  # a near thing covers the four pixels to its left
     assert stereo.hidden(disparity)[0].nonzero().flatten().tolist() == [16, 17, 18, 19]
     assert stereo.hidden(torch.full((1, 64), 3 / 64))[0].nonzero().flatten().tolist() == [0, 1, 2]
+    disparity = torch.zeros(1, 64)
+    disparity[0, 3], disparity[0, 5] = 10 / 64, 5 / 64  # the first one falls outside: it hides nothing
+    assert stereo.hidden(disparity)[0].nonzero().flatten().tolist() == [0, 3]
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 1])

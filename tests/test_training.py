@@ -130,7 +130,7 @@ def test_a_run_goes_on_in_another_precision(data_dir, tmp_path, tiny, precisions
     assert [row["epoch"] for row in history] == [1, 2]
 
 
-def test_the_command_begins_from_weights(data_dir, tmp_path, tiny):
+def test_the_command_begins_from_weights(data_dir, tmp_path, tiny, capsys):
     begun = tiny(width=3)
     save_model(begun, tmp_path / "begun.safetensors", SIZE)
     small = ["--height", SIZE[0], "--image-width", SIZE[1], "--batch-size", 3, "--epochs", 1, "--workers", 0]
@@ -144,6 +144,8 @@ def test_the_command_begins_from_weights(data_dir, tmp_path, tiny):
         "--init",
         tmp_path / "begun.safetensors",
     ]
+    assert main([str(word) for word in given + small + ["--model", "unet"]]) == 1
+    assert "--init brings its own network: leave out --model" in capsys.readouterr().err
     assert main([str(word) for word in given + small]) == 0
     trained = load_model(tmp_path / "out/weights.safetensors")
     assert trained.config == begun.config

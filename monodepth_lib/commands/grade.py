@@ -89,9 +89,11 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def parse(source: str) -> Cell:
-    """A cell's statements; lines of IPython (%time, !pip) are removed."""
-    plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+    """A cell's statements; in one that is no plain Python, lines of IPython (%time, !pip) are removed."""
     try:
+        with contextlib.suppress(SyntaxError):
+            return Cell(source, ast.parse(source).body)
+        plain = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
         return Cell(source, ast.parse(plain).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""

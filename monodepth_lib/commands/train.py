@@ -122,6 +122,8 @@ def run(options: argparse.Namespace) -> None:
             dist.barrier()  # also: nobody writes a checkpoint before all have looked for one
     torch.manual_seed(options.seed)
     if options.init:
+        if options.model or options.base_channels or options.imagenet:
+            raise ValueError("--init brings its own network: leave out --model, --base-channels and --imagenet")
         model = load_model(options.init)
     else:
         grey = options.cameras == "grey"
