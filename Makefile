@@ -6,11 +6,15 @@ BIN = $(VENV)/bin
 # at most four tests at a time, of one thread each: they do not wait for each other
 PARALLEL = -n auto --maxprocesses 4
 
-.PHONY: setup check run test lint unit notebooks-check lab notebooks model lock matrix clean
+.DEFAULT_GOAL = help
+.PHONY: help setup check run test lint unit notebooks-check lab notebooks model lock matrix clean
 .PHONY: chinese site slides class offline
 
 # OpenMP's threads sleep while they wait: the browser and other notebooks want the cores, too. `run` looks for itself.
 lab: export OMP_WAIT_POLICY ?= PASSIVE
+
+help:  ## these lines
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1: /'
 
 run: setup  ## all notebooks on the sample drives, into output/run
 	$(BIN)/monodepth run all --name run
@@ -33,13 +37,13 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install $(PIP_ARGS) -e ".[test]"
 	touch $@
 
-lint: $(VENV)/installed-test
+lint: $(VENV)/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 unit notebooks-check: export OMP_NUM_THREADS ?= 1
-unit: $(VENV)/installed-test
+unit: $(VENV)/installed-test  ## pytest
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal
 
 # The Chinese notebooks have the very same code and outputs, which tests/test_chinese.py checks.

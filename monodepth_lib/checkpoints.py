@@ -43,18 +43,19 @@ def weights_path(weights: str | Path) -> Path:
     that it expected.
     """
     path = Path(weights).expanduser()
+    folders = [project_root() / "models", Path(__file__).parent / "models"]
     if path.suffix == ".safetensors":
         path = project_root() / path
         places = [path]
     else:
-        places = [
-            folder / f"{weights}.safetensors"
-            for folder in (project_root() / "models", Path(__file__).parent / "models")
-        ]
+        places = [folder / f"{weights}.safetensors" for folder in folders]
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError(f"{places[0]} is missing: train with notebook 05, or name a model that lies in models/")
+    there = sorted({file.stem for folder in folders for file in folder.glob("*.safetensors")})
+    raise FileNotFoundError(
+        f"{places[0]} is missing: train with notebook 05, or take {' or '.join(there) or 'another'}"
+    )
 
 
 def load_model(weights: str | Path) -> Monodepth:
@@ -64,6 +65,7 @@ def load_model(weights: str | Path) -> Monodepth:
     for a file that holds no weights of this library.
     """
     path = weights_path(weights)
+    remedy = "git checkout models" if path.parent == project_root() / "models" else "train again with notebook 05"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -77,9 +79,7 @@ def load_model(weights: str | Path) -> Monodepth:
         model.size = (int(size[0]), int(size[1]))
         model.notes = json.loads(metadata.get("notes", "{}"))
     except (safetensors.SafetensorError, LookupError, AttributeError, ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} holds no monodepth weights ({str(error)[:200]}): train again with notebook 05"
-        ) from error
+        raise ValueError(f"{path} holds no monodepth weights ({str(error)[:200]}): {remedy}") from error
     return model.eval()
 
 

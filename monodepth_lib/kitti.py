@@ -227,7 +227,7 @@ def _found_suffixes(folder: Path) -> str:
     """For an error message: which files are expected, and which suffixes are there instead."""
     found = sorted({path.suffix.lower() or path.name for path in _list_folder(folder)})
     there = f"; it has {', '.join(found[:5])}" if found else ""
-    return f"expected 0000000000.png and so on ({', '.join(PICTURES)}){there}"
+    return f"expected 0000000000.png and so on, or left_0001 and right_0001 ({', '.join(PICTURES)}){there}"
 
 
 def _frames(folder: Path, suffixes: Collection[str] = PICTURES) -> dict[tuple[int, ...], Path]:
@@ -291,7 +291,8 @@ def find_drives(root: str | Path, wanted: Collection[str] | None = None) -> dict
     """
     root = own_path(root)
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"{root} is missing: give the folder that holds the drives as data_dir")
+        fault = "is a file" if os.path.exists(root) else "is missing"
+        raise FileNotFoundError(f"{root} {fault}: give the folder that holds the drives as data_dir")
     found: dict[str, Path] = {}
     level = [root]
     for depth in range(4):

@@ -270,7 +270,7 @@ def get_model(
     name = encoders.ALIASES.get(name, name)
     of_timm = name not in NETWORKS and encoders.is_timm(name)
     if name not in NETWORKS and not of_timm:
-        raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}, and those of timm")
+        raise ValueError(f"no network is named {name!r}; there are {', '.join(NETWORKS)}, and those of {encoders.TIMM}")
     least = sharp.LEAST if of_timm else 0
     if not least < start_disparity < MAX_DISPARITY:
         raise ValueError(f"start_disparity is {start_disparity}; it must lie between {least} and {MAX_DISPARITY}")

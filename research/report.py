@@ -226,6 +226,8 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
         return " and ".join(sorted({", ".join(value) if isinstance(value, list) else str(value) for value in found}))
 
     missing = [row.name for row in rows if row.name not in {line.row.name for line in lines}]
+    folders = sorted({line.row.recipe.also for line in lines} - {""})
+    also = f", and colour pairs of the folder {' and '.join(folders)}" if folders else ""
     parts: list[Part] = [
         "Written by a command, so do not edit. `research/recipe.py` explains the switches, `research/recipes.toml` "
         f"holds the rows, in [{sweep.name}].",
@@ -234,7 +236,7 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
 - Command: `{command}`
 - Machine: {all_of("machine", "processor")}, {all_of("machine", "cores")} cores, {all_of("machine", "threads")} threads
   a run, torch {all_of("machine", "torch")}, {all_of("machine", "date")}, commit {all_of("machine", "commit")}.
-- Pictures: {all_of("cameras")} pairs of {all_of("train_drives")}; depth measured on {all_of("images")} images of
+- Pictures: {all_of("cameras")} pairs of {all_of("train_drives")}{also}; depth measured on {all_of("images")} images of
   {all_of("test_drives")}. Seeds {all_of("seed")}.
 {EXPLANATION}""",
         table(lines),

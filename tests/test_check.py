@@ -160,6 +160,10 @@ def test_broken_weights_are_found(copy, damage, words):
 def test_the_card_belongs_to_the_weights(copy):
     (copy / "models/unet_sample.json").unlink()
     assert "unet_sample.json" in check.weights().what
+    (copy / "models/unet_sample.json").write_text("{}")
+    assert check.weights().state == "ok"
+    cut(copy / "models/unet_kitti.safetensors")
+    assert "unet_kitti.safetensors" in check.weights().what
 
 
 def test_an_output_folder_that_cannot_be_written_is_missing(tmp_path, monkeypatch):

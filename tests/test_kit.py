@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import tomllib
 import zipfile
@@ -29,6 +30,16 @@ def test_students_get_all_they_work_with_and_no_solution(archives):
         assert f"monodepth/{path.relative_to(ROOT)}" in names
     assert sum(name.startswith("monodepth/data/sample/") for name in names) > 400
     assert not [name for name in names if re.search(r"solutions|teaching|/tests/|/\.git/|/\.ci/", name)]
+
+
+def test_no_link_for_students_leads_out_of_their_archive(archives):
+    names, dead = set(archives["students"].namelist()), []
+    for name in [name for name in names if name.endswith((".ipynb", ".md"))]:
+        text = archives["students"].read(name).decode()
+        for link in re.findall(r"\]\(([^():# ]+\.(?:md|ipynb|gif|png|txt))(?:#[^()]*)?\)", text):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+            dead += [f"{name}: {link}"] * (target not in names)
+    assert not dead
 
 
 def test_no_file_for_students_holds_the_lines_of_a_solution(archives):

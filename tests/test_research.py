@@ -845,6 +845,17 @@ class TestRecipeFile:
             assert command.main([*arguments, "--recipes", str(path)]) == 2
             assert said in capsys.readouterr().err
 
+    def test_a_run_of_a_sweep_ends_with_it(self, tmp_path, monkeypatch):
+        """The sweep asks its runs to watch standard input, and a run that is asked to does."""
+        path, asked = write_recipes(tmp_path / "s.toml", "[few.rows.a]\nflip = false\n"), []
+        monkeypatch.setattr(command, "end_with_parent", lambda: asked.append("watches"))
+        monkeypatch.setattr(command, "train", lambda *_: None)
+        monkeypatch.setattr(command, "execute", lambda folder, commands, *_: command.main(commands[None][2:]))
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/log.txt").write_text("done\n")
+        assert command.run_all({tmp_path / "run": ["a", "--recipes", str(path)]}, 1, "") == []
+        assert asked == ["watches"]
+
     def test_the_committed_recipes(self):
         """They hold the lab's recipe and that of the shipped model; every row differs from the one it is like."""
         sweeps = recipes.read_sweeps(ROOT / "research/recipes.toml")

@@ -6,8 +6,8 @@ project itself is left out, too: its path would make the list work in only one f
 
 from __future__ import annotations
 
+import argparse
 import subprocess
-import sys
 import tempfile
 import venv
 from pathlib import Path
@@ -22,12 +22,18 @@ HEAD = """\
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Writes requirements.txt: a fresh installation, frozen. Arguments go to pip."
+    )
+    _, for_pip = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]
-        subprocess.run([*pip, "install", *sys.argv[1:], str(ROOT)], check=True)
+        subprocess.run([*pip, "install", *for_pip, str(ROOT)], check=True)
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
     kept = [line for line in frozen if "==" in line and not line.startswith(FOR_ONE_MACHINE)]
+    if not kept:
+        raise SystemExit(f"pip froze no package: {ROOT / 'requirements.txt'} stays as it is")
     (ROOT / "requirements.txt").write_text(HEAD + "\n".join(kept) + "\n", encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import re
 import subprocess
 import sys
 import zipfile
@@ -26,7 +27,7 @@ NOT_FOR_STUDENTS = (
     "docs/_site/*",
     "tests/*",
     "tools/*",
-    "research/*",
+    *(f"research/*.{kind}" for kind in ("py", "toml", "sh", "json")),  # its pages stay: notebooks link to them
     ".ci/*",
     ".github/*",
     ".gitignore",
@@ -42,7 +43,7 @@ def tracked() -> list[str]:
 
 
 def students() -> dict[str, Path]:
-    """name in the archive -> file."""
+    """name in the archive -> file. `content` unlinks the pages that are left out."""
     names = [name for name in tracked() if not any(fnmatch.fnmatch(name, pattern) for pattern in NOT_FOR_STUDENTS)]
     return {name: ROOT / name for name in names}
 
@@ -53,7 +54,14 @@ def teacher() -> dict[str, Path]:
     return files | {f"slides/{p.relative_to(slides).as_posix()}": p for p in sorted(slides.rglob("*")) if p.is_file()}
 
 
-def pack(files: dict[str, Path], target: Path) -> None:
+def content(path: Path) -> bytes:
+    """A file for students: a page or a notebook keeps the words of links to the teacher's guide, without the link."""
+    if path.suffix not in (".md", ".ipynb"):
+        return path.read_bytes()
+    return re.sub(rb"\[([^][]+)\]\([^()]*teaching\.md\)", rb"\1", path.read_bytes())
+
+
+def pack(files: dict[str, Path], target: Path, unlink: bool = False) -> None:
     """Writes a zip. All entries have the same date, so equal files make equal archives."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -61,7 +69,7 @@ def pack(files: dict[str, Path], target: Path) -> None:
             entry = zipfile.ZipInfo(f"{TOP}/{name}", (2026, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o755 if path.stat().st_mode & 0o100 else 0o644) << 16
-            archive.writestr(entry, path.read_bytes())
+            archive.writestr(entry, content(path) if unlink else path.read_bytes())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for name, files in (("students", students()), ("teacher", teacher())):
         target = options.output / f"{name}.zip"
-        pack(files, target)
+        pack(files, target, unlink=name == "students")
         print(f"{target}: {len(files)} files, {target.stat().st_size / 1e6:.0f} MB")
     return 0
 

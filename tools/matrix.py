@@ -6,6 +6,7 @@ they run with the versions of requirements.txt. The run with the lowest versions
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ def lowest(requirements: list[str]) -> list[str]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="The unit tests on other versions. Arguments go to pip.")
+    _, for_pip = parser.parse_known_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     results = {}
     for name, (pythons, extras) in CONFIGURATIONS.items():
@@ -42,7 +45,7 @@ def main() -> int:
             subprocess.run([python, "-m", "venv", folder], check=True)
             held = lowest(project["dependencies"]) if name == "lowest" else []
             constraints.write_text("\n".join(held), encoding="utf-8")
-            install = [own, "-m", "pip", "install", "-q", *sys.argv[1:], "-c", constraints]
+            install = [own, "-m", "pip", "install", "-q", *for_pip, "-c", constraints]
             subprocess.run([*install, "-e", f"{ROOT}{extras}", "pytest", "hypothesis", "plyfile"], check=True, cwd=ROOT)
             left_out = [f"--ignore=tests/{file}" for file in LEFT_OUT]
             subprocess.run([own, "-m", "pytest", "-q", *left_out], check=True, cwd=ROOT)

@@ -5,7 +5,7 @@ A notebook with a failing cell is not changed, nor are those after it. nbval fin
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import nbformat
@@ -40,4 +40,6 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("names", nargs="*", help="such as 05_training (default: all)")
+    main(parser.parse_args().names)

@@ -16,7 +16,7 @@ from pathlib import Path
 def command_parser(name: str, words: str | None, example: str) -> argparse.ArgumentParser:
     """The parser of `monodepth <name>`: its help shows `words` unchanged, the arguments and an example."""
     return argparse.ArgumentParser(
-        f"monodepth {name}",
+        f"monodepth {name}".rstrip(),
         description=words,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -209,11 +209,12 @@ def sample() -> Finding:
 
 
 def weights() -> Finding:
-    """models/unet_sample: the weights that 06 and 07 open, and their card."""
-    for name in ("unet_sample.safetensors", "unet_sample.json"):
-        if reason := broken(ROOT / "models" / name):
-            return Finding("MISSING", f"models/{name}: {reason}", RESTORE)
-    return Finding("ok", "models/unet_sample: weights and card are whole")
+    """The weights that 00, 06 and 07 open, and their cards."""
+    for model in ("unet_sample", "unet_kitti"):
+        for name in (f"{model}.safetensors", f"{model}.json"):
+            if reason := broken(ROOT / "models" / name):
+                return Finding("MISSING", f"models/{name}: {reason}", RESTORE)
+    return Finding("ok", "models/unet_sample, unet_kitti: weights and cards are whole")
 
 
 # --- JupyterLab -------------------------------------------------------------------------------------------------

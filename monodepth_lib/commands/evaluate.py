@@ -65,7 +65,8 @@ def run(options: argparse.Namespace) -> Report:
     known = [pair for pair in find_test_pairs(root, options.drives, **kind) if pair.truth is not None]
     if not known:
         raise ValueError(
-            f"{root}: no pair has a truth of the kind asked for ({options.truth}), nothing can be measured"
+            f"{root}: no pair has a truth of the kind asked for ({options.truth}), nothing can be measured: "
+            "--truth auto takes any kind"
         )
     loader = prepare_dataloader(known, size=(height, width), batch_size=options.batch_size, left_only=True)
     batches = testing.predict_loader(model, loader, options.device)

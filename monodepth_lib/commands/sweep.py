@@ -54,6 +54,8 @@ def read_sweep(path: str | Path) -> list[Run]:
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: monodepth sweep --help shows what to write into it") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML file in UTF-8: {' '.join(str(error).split())}") from error
     kinds: dict[str, type | tuple] = {"notebooks": (str, list), "parameters": dict, "grid": dict, "runs": dict}

@@ -157,7 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         rank, processes = process()
         where = f"process {rank} of {processes}: " if processes > 1 else ""
         said = str(error).replace("use resume=False", "use --restart").replace("resume=True", "--resume")
-        said = said.replace("bad_pairs='skip'", "--bad-pairs skip")
+        said = said.replace("bad_pairs='skip'", "--bad-pairs skip").replace("with train_drives", "with --train-drives")
+        said = said.replace("with val_drives", "with --val-drives")
         print(f"{where}{said}", file=sys.stderr)
         if processes > 1 and isinstance(error, RuntimeError):
             print(f"{where}if another process has ended, start again with --resume", file=sys.stderr)
