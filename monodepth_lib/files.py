@@ -129,7 +129,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         if isinstance(error, PermissionError):
             remedy = "change its permissions or choose another output folder"
         elif isinstance(error, FileExistsError | NotADirectoryError):
-            remedy = "a file lies where a folder is wanted, name another folder"
+            remedy = "a file lies where a folder is wanted, choose another output folder"
         elif error.errno == errno.ENAMETOOLONG:
             remedy = "choose a shorter name"
         raise NotWritten(f"{path} could not be written ({error}): {remedy}") from error
