@@ -32,7 +32,7 @@ import urllib3
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..files import atomic_write, locked, project_path
+from ..files import atomic_write, project_path
 from ..kitti import SPLITS, TEST_LISTS, find_drives, frame_key
 from . import command_parser, here, number, start
 
@@ -627,7 +627,7 @@ def download(
     progress = tqdm(
         total=sum(job.to_fetch for job in jobs), unit="B", unit_scale=True, disable=None if bar is None else not bar
     )
-    with locked(to), progress:
+    with progress:
         for job in jobs:
             progress.set_description(job.archive.name)
             try:
