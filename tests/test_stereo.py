@@ -59,7 +59,7 @@ def test_views_of_two_sizes_are_named(street):
     with Image.open(street[0].right) as image:
         smaller = image.resize((300, 96))
     smaller.save(street[0].right)
-    with pytest.raises(ValueError, match=r"image_03.* are not of one size"):
+    with pytest.raises(ValueError, match=r"image_03.* both views of a pair must have one size"):
         stereo.match_views(street[0])
 
 
