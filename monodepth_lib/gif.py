@@ -13,7 +13,7 @@ import torch
 from PIL import GifImagePlugin, Image
 from torch import Tensor
 
-from .depth import MAX_DEPTH, MIN_DEPTH, resize_map, viewer_points
+from .depth import MAX_DEPTH, resize_map, viewer_points
 from .files import atomic_write
 from .kitti import Pair
 from .plots import colour_map, scale_bar
@@ -40,13 +40,12 @@ def beside_truth(pairs: Sequence[Pair], disparities: Iterable[np.ndarray]) -> tu
     size and every pixel.
     """
     predicted = torch.from_numpy(np.stack(list(disparities)))
-    truths = [torch.from_numpy(pair.ground_truth()) for pair in pairs] if all(pair.truth for pair in pairs) else []
+    known = pairs if all(pair.truth for pair in pairs) else []
+    truths = [pair.calibration.focal_baseline / torch.from_numpy(pair.ground_truth()) for pair in known]
     if len({truth.shape for truth in truths}) != 1:
         return predicted, torch.full_like(predicted, torch.nan)
-    true = torch.stack(truths)
-    unknown = true == 0
-    for metres, pair in zip(true, pairs, strict=True):
-        metres[:] = pair.calibration.focal_baseline / metres.clamp(min=MIN_DEPTH)  # d = f·B/(W·Z)
+    true = torch.stack(truths)  # d = f·B/(W·Z), inf where Z is unknown, 0
+    unknown = true.isinf()
     predicted = resize_map(predicted, true.shape[1:])
     return predicted.masked_fill(unknown, torch.nan), true.masked_fill(unknown, torch.nan)
 

@@ -6,7 +6,6 @@ network's size misses. It is a classical method without learning (Depth Hints, W
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from monodepth_lib.cache import fingerprint
 from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import Pair
 from monodepth_lib.stereo import semi_global_matching
@@ -132,8 +132,7 @@ def prepare_hints(
     if not importlib.util.find_spec("cv2") and not all(hint_file(pair).is_file() for pair in pairs):
         raise ValueError("hints need OpenCV: pip install -e '.[sgm]'")
     stamps = [f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for p in pairs for path in (p.left, p.right)]
-    name = hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:12]
-    path = folder / f"hints-{size[0]}x{size[1]}-{name}.npy"
+    path = folder / f"hints-{size[0]}x{size[1]}-{fingerprint(stamps)}.npy"
     if path.is_file():
         return path
     log(f"matching {len(pairs)} pairs for hints of {size[0]}x{size[1]} in {folder}")

@@ -585,7 +585,9 @@ def test_an_output_folder_that_cannot_be_written_is_named(data_dir, tmp_path, ti
             pytest.skip("the system does not stop this user from writing (root)")
     else:
         folder.write_text("mine")
-    with pytest.raises(OSError, match=rf"out/{name} could not be written .*(wanted,|permissions or) choose another output"):
+    with pytest.raises(
+        OSError, match=rf"out/{name} could not be written .*(wanted,|permissions or) choose another output"
+    ):
         WRITERS[name](folder / name, tiny(width=1), data_dir)
     assert tree(tmp_path) == ({} if how == "read-only" else {"out": b"mine"})
 
