@@ -184,7 +184,6 @@ def train(
     device: str = "auto",
     loss: nn.Module | None = None,
     resume: bool = False,
-    stop_after: int | None = None,
     fast: bool = True,
     compile: bool = False,
     on_epoch: Callable[[Monodepth, int], dict[str, float] | None] | None = None,
@@ -197,9 +196,9 @@ def train(
     of the last epoch without validation) and `history.csv`.
 
     `resume` continues from last.pt if there is one; on a CPU, the final weights then equal those of a run that was not
-    interrupted. Without `resume` a run starts from the beginning. `stop_after` ends after that epoch. `fast=False` runs
-    the plain code of the course (see `fast.py`). `compile` uses torch.compile for network and loss. `on_epoch(model,
-    epoch)` is called before epoch 1 (as epoch 0) and after each epoch; its numbers are added to the epoch's row.
+    interrupted. Without `resume` a run starts from the beginning. `fast=False` runs the plain code of the course (see
+    `fast.py`). `compile` uses torch.compile for network and loss. `on_epoch(model, epoch)` is called before epoch 1 (as
+    epoch 0) and after each epoch; its numbers are added to the epoch's row.
 
     In a group of processes (torchrun, `commands/train.py`) all train one model: each loads its share of the pairs, the
     gradients are averaged, and only the first process writes, logs and calls `on_epoch`.
@@ -215,7 +214,6 @@ def train(
     output = Path(output_dir)
     if val_loader is not None and not len(val_loader.dataset):  # type: ignore[arg-type]
         val_loader = None  # no pairs at all; the share of a single process may be empty
-    last_epoch = settings.epochs if stop_after is None else min(stop_after, settings.epochs)
     steps_an_epoch = len(train_loader)
     steps = settings.epochs * steps_an_epoch
 
@@ -248,7 +246,7 @@ def train(
             write_history(history, output / "history.csv")  # a kill may have hit after last.pt
 
     with faster_training(model, loss) if fast else contextlib.nullcontext():
-        for epoch in range(len(history) + 1, last_epoch + 1):
+        for epoch in range(len(history) + 1, settings.epochs + 1):
             started, rate = time.perf_counter(), optimizer.param_groups[0]["lr"]
             set_epoch(train_loader, epoch - 1)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from synthetic import make_drive
+from test_training import Stopped, stopping
 
 from monodepth_lib import kitti, testing, training
 from monodepth_lib.data import prepare_dataloader
@@ -30,7 +31,9 @@ def test_a_training_goes_on_where_it_was(tiny, tmp_path, precision):
     loader = prepare_dataloader(kitti.select_pairs(tmp_path, "train"), train=True, size=(32, 96), batch_size=4)
     settings = training.settings("tiny", epochs=3, precision=precision)
     options = dict(device="cuda", log=lambda _: None)
-    first = training.train(tiny(), loader, None, tmp_path / "run", settings, stop_after=1, **options)
+    with pytest.raises(Stopped):
+        training.train(tiny(), loader, None, tmp_path / "run", settings, **{**options, "log": stopping(1)})
+    first = torch.load(tmp_path / "run/last.pt", weights_only=True)["history"]
     history = training.train(tiny(), loader, None, tmp_path / "run", settings, resume=True, **options)
     assert len(history) == 3 and history[:1] == first  # its seconds, too: it was not trained again
 

@@ -34,12 +34,39 @@ def short(epochs=1, size=SIZE, **changes):
     return settings("tiny", **{"epochs": epochs, "height": size[0], "image_width": size[1], **changes})
 
 
-def run(model, data_dir, output, epochs=2, val=True, batch_size=3, **options):
-    """`train` with settings of `short`, and options of its own."""
+class Stopped(Exception):
+    """What a run ends with that is killed between two epochs."""
+
+
+def stopping(stop_after, log=lambda _: None):
+    """A log that ends the run when it hears of this epoch, which is written then."""
+
+    def stop(said):
+        log(said)
+        if said.startswith(f"epoch {stop_after:>3}/"):
+            raise Stopped
+
+    return stop
+
+
+def stop_at_once(model, epoch):
+    """For `on_epoch`, which is called before the first epoch."""
+    raise Stopped
+
+
+def run(model, data_dir, output, epochs=2, val=True, batch_size=3, stop_after=None, **options):
+    """`train` with settings of `short`, and options of its own; it is killed after an epoch, if one is named."""
     chosen = {name: options.pop(name) for name in ("size", "learning_rate", "precision") if name in options}
     loaders = loader(data_dir, batch_size=batch_size, seed=5), loader(data_dir, "val") if val else None
     options = {"log": lambda _: None, **options}
-    return train(model, *loaders, output, short(epochs, **chosen), **options)
+    if stop_after:
+        options["log"] = stopping(stop_after, options["log"])
+    elif stop_after == 0:
+        options["on_epoch"] = stop_at_once
+    try:
+        return train(model, *loaders, output, short(epochs, **chosen), **options)
+    except Stopped:
+        return torch.load(output / "last.pt", weights_only=True)["history"]
 
 
 def equal(one, other):
