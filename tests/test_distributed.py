@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from synthetic import make_drive
 from test_training import SIZE
 from torch import nn
 
@@ -181,6 +182,11 @@ def shares(data_dir, monkeypatch):
     return make
 
 
+def test_a_set_smaller_than_the_global_batch_is_refused(shares):
+    with pytest.raises(ValueError, match="fewer than one batch of 16"):
+        shares("train", 2, batch_size=8)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_each_validation_pair_is_seen_by_one_process(shares, count):
     """DistributedSampler repeats pairs until the shares are equal: the mean would not be exact."""
@@ -235,6 +241,28 @@ def test_a_cached_run_is_the_same_run(data_dir, tmp_path):
     assert main([*arguments, "--output", str(tmp_path / "read")]) == 0
     assert main([*arguments, "--output", str(tmp_path / "cached"), "--cache-dir", str(tmp_path / "cache")]) == 0
     assert rows(tmp_path / "cached") == [pytest.approx(row) for row in rows(tmp_path / "read")]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "value"),
+    [
+        ("", "fast", True),
+        ("--plain", "fast", False),
+        ("--compile", "compile", True),
+        ("--imagenet", "imagenet", True),
+        ("--cameras grey", "grey", True),
+    ],
+)
+def test_each_option_reaches_the_training(tmp_path, monkeypatch, more, key, value):
+    seen = {}
+    for side in ("train", "vals"):
+        for cameras in ("colour", "grey"):
+            make_drive(tmp_path / side / f"{side}_1", range(4), cameras=cameras)
+    monkeypatch.setattr(train, "get_model", lambda _, **given: seen.update(given))
+    monkeypatch.setattr(train, "train", lambda *_, **given: seen.update(given))
+    where = ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*ARGUMENTS.split(), *more.split(), *where]) == 0 and seen[key] is value
 
 
 # --- the command line ---

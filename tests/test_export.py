@@ -25,8 +25,8 @@ if not IN_CI:
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
-# resnet101 and 152 are resnet50 with more of the same blocks: left out for their time
-TRIED = [name for name in NETWORKS if name not in ("resnet101", "resnet152")]
+# left out for their time: those that have more of the same blocks
+TRIED = [*(name for name in NETWORKS if name not in ("resnet34", "resnet101", "resnet152")), "efficientnet_lite0"]
 
 
 def lively(name: str = "unet", **options):

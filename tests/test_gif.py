@@ -39,6 +39,7 @@ def test_one_colour_range_over_the_whole_clip():
     assert colour_range(clip) == pytest.approx((0, 0.2))
     clip[3, 0, 0] = 9  # one wild pixel does not dim the clip
     assert colour_range(clip)[1] == pytest.approx(0.2)
+    assert colour_range(np.linspace(0, 1, 101))[1] == pytest.approx(0.99)
 
 
 def test_picture_and_disparity_stand_side_by_side():
@@ -116,6 +117,8 @@ def test_a_film_beside_its_truth_is_nan_where_the_truth_is_unknown(tmp_path):
     ours, true = gif.beside_truth([pairs[0], dataclasses.replace(pairs[1], truth=None)], clip)
     assert np.array_equal(ours.numpy(), clip)
     assert true.isnan().all()
+    make_drive(drive, [1], size=(16, 48), truth=True)
+    assert gif.beside_truth(find_pairs(drive), clip)[1].isnan().all()
 
 
 def test_the_legend_is_drawn_below_and_the_frame_above_is_as_without():

@@ -134,9 +134,9 @@ def test_ssim_of_one_window_by_hand():
     assert appearance_loss(a, b).item() == pytest.approx(appearance, rel=1e-4)
 
 
-def test_ssim_of_a_negative_image_is_clipped_at_a_loss_of_one():
+def test_a_negative_image_costs_nearly_one():
     image = texture(16, 32)
-    assert appearance_loss(image, 1 - image, ssim_weight=1.0) <= 1
+    assert 0.8 < appearance_loss(image, 1 - image, ssim_weight=1.0) <= 1
 
 
 # --- smoothness ---

@@ -131,17 +131,6 @@ def test_imagenet_weights_survive_construction(monkeypatch):
             assert torch.equal(value, expected[f"layer{number}.{key}"]), key
 
 
-def test_no_weights_are_fetched_unless_asked_for(monkeypatch):
-    build, asked = torchvision.models.get_model, []
-    monkeypatch.setattr(
-        torchvision.models,
-        "get_model",
-        lambda name, weights=None: (asked.append(weights), build(name, weights=None))[1],
-    )
-    get_model("resnet18")
-    assert asked == [None]
-
-
 @pytest.mark.parametrize("error", [URLError("no route"), OSError("disk full")])
 def test_a_failed_fetch_says_what_to_do(monkeypatch, error):
     def fail(*_, **__):

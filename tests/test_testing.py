@@ -35,6 +35,7 @@ from monodepth_lib.depth import (
     metrics_by_distance,
     resize_map,
 )
+from monodepth_lib.fast import faster_prediction
 from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import select_pairs
 from monodepth_lib.report import table
@@ -241,6 +242,12 @@ def test_baseline_without_it_never_uses_the_images_own_truth(tmp_path):
     assert maps[0] == pytest.approx(0.3 * mean_inverse_depth(read[1:], SIZE), rel=1e-4)
 
 
+def test_a_single_truth_leaves_80_m_as_the_baseline(scored):
+    maps, source = testing.mean_depth_reference(scored[:1], size=SIZE)
+    assert source.startswith("80 m everywhere")
+    assert testing.score(scored[:1], maps)[0]["abs_rel"] == pytest.approx(80 / 7.2 - 1, rel=1e-2)
+
+
 def test_baseline_without_any_truth_says_so(data_dir):
     pairs = kitti.find_pairs(data_dir / "vals/2020_01_01_drive_0003_sync")
     maps, source = testing.mean_depth_reference(pairs, size=SIZE)
@@ -248,14 +255,17 @@ def test_baseline_without_any_truth_says_so(data_dir):
     assert len(maps) == 9
 
 
-def test_the_plain_network_predicts_the_same(data_dir, tmp_path, tiny):
+def test_the_plain_network_predicts_the_same(data_dir, tmp_path, tiny, monkeypatch):
     loader = prepare_dataloader(select_pairs(data_dir, "val"), size=SIZE, batch_size=4)
     model = tiny()
     with torch.no_grad():
         torch.nn.init.normal_(model.decoder.heads[3].conv.weight, std=0.5)
     _, plain, processed = saved(model, loader, tmp_path)
     for fast in (True, False):
+        made = []
+        monkeypatch.setattr(testing, "faster_prediction", lambda m, made=made: made.append(m) or faster_prediction(m))
         each = list(testing.predict_loader(model, loader, "cpu", fast=fast))
+        assert len(made) == fast
         assert [name for batch in each for name in batch[0]] == [pair.name for pair in loader.dataset.pairs]
         assert np.allclose(torch.cat([batch[1] for batch in each]), plain, atol=1e-6)
         assert np.allclose(torch.cat([batch[2] for batch in each]), processed, atol=1e-6)
