@@ -65,7 +65,6 @@ def load_model(weights: str | Path) -> Monodepth:
     for a file that holds no weights of this library.
     """
     path = weights_path(weights)
-    remedy = "git checkout models" if path.parent == project_root() / "models" else "train again with notebook 05"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -79,6 +78,7 @@ def load_model(weights: str | Path) -> Monodepth:
         model.size = (int(size[0]), int(size[1]))
         model.notes = json.loads(metadata.get("notes", "{}"))
     except (safetensors.SafetensorError, LookupError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+        remedy = "train again with notebook 05, or restore a shipped file with git checkout models"
         raise ValueError(f"{path} holds no monodepth weights ({str(error)[:200]}): {remedy}") from error
     return model.eval()
 

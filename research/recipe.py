@@ -51,9 +51,7 @@ class Recipe:
     merge: float = 0.0  # probability that a pair gets what the hints say is nearer in another pair
     erase: float = 0.0  # probability of one to three grey boxes in what the network sees (not in the loss)
     disturb: float = 0.0  # probability of changed contrast in what the network sees; 1/2 of it noise, 1/3 blur
-    calm_from: float = (
-        1.0  # from this share of the time on, no crop, graft or box, and disturb at most 0.1; merge goes on
-    )
+    calm_from: float = 1.0  # from this share of the time on, no crop, graft or box, disturb at most 0.1; merge goes on
     # the warp
     zero_padding: bool = False  # black beyond the border, not the repeated edge
     unaligned: bool = False  # the lab's grid, which is half a pixel off at the border

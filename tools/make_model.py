@@ -2,6 +2,7 @@
 
     python tools/make_model.py sample                           trains unet_sample by notebook 05 with its defaults
     python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m research train` is unet_kitti
+                                                                (--name unet_kitti_small: or that one)
     python tools/make_model.py measure NAME --data DRIVES       one more measurement in the card
 
 Weights are stored as float16 if that changes no metric by 1 % or more, else as float32.
@@ -149,8 +150,8 @@ def about(name: str, stored_as: str) -> dict:
         "parameters": networks.count_parameters(model),
         "picture size (height, width)": list(model.size or ()),
         "stored as": stored_as,
-        "licence": LICENCES[name],
-        "not good for": NOT_GOOD_FOR[name],
+        "licence": LICENCES[name.removesuffix("_small")],
+        "not good for": NOT_GOOD_FOR[name.removesuffix("_small")],
     }
 
 
@@ -217,8 +218,8 @@ def make_sample() -> None:
     draw_gif(name)
 
 
-def make_kitti(run: Path, folder: str) -> None:
-    name, result = "unet_kitti", read_result(run / "result.json", {})
+def make_kitti(run: Path, folder: str, name: str = "unet_kitti") -> None:
+    result = read_result(run / "result.json", {})
     if result is None:
         sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m research train` goes on")
     truth = f"{folder}/stereo_2012"  # its grey pictures, whatever was trained on
@@ -254,6 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     made = commands.add_parser("kitti")
     made.add_argument("--run", type=Path, required=True, help="the folder with its result.json and weights.safetensors")
     made.add_argument("--data", required=True, help="the folder with stereo_2012/")
+    made.add_argument("--name", default="unet_kitti", choices=("unet_kitti", "unet_kitti_small"))
     more = commands.add_parser("measure")
     more.add_argument("name", choices=sorted(path.stem for path in MODELS.glob("*.json")))
     more.add_argument("--data", required=True)
@@ -263,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "sample":
         make_sample()
     elif options.command == "kitti":
-        make_kitti(options.run, options.data)
+        make_kitti(options.run, options.data, options.name)
     else:
         card = json.loads((MODELS / f"{options.name}.json").read_text(encoding="utf-8"))
         card["measurements"].append(measure(options.name, options.data, *passed))

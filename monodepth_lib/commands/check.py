@@ -26,6 +26,7 @@ IN_REPOSITORY = (ROOT / "pyproject.toml").is_file()
 PYTHON = (3, 11)
 INSTALL = "make setup, or: pip install -r requirements.txt -e ."
 RESTORE = "git checkout -- data/sample models, or clone the repository again"
+MODELS = ("unet_sample", "unet_kitti", "unet_kitti_small")
 SAMPLE_PAIRS = {"train": 168, "vals": 16, "test": 60}
 # the first and last bytes of a complete file; an incomplete one lacks the end, a git-lfs pointer both
 ENDS = {".jpg": (b"\xff\xd8", b"\xff\xd9"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82")}
@@ -210,11 +211,11 @@ def sample() -> Finding:
 
 def weights() -> Finding:
     """The weights that 00, 06 and 07 open, and their cards."""
-    for model in ("unet_sample", "unet_kitti"):
+    for model in MODELS:
         for name in (f"{model}.safetensors", f"{model}.json"):
             if reason := broken(ROOT / "models" / name):
                 return Finding("MISSING", f"models/{name}: {reason}", RESTORE)
-    return Finding("ok", "models/unet_sample, unet_kitti: weights and cards are whole")
+    return Finding("ok", f"models/{', '.join(MODELS)}: weights and cards are whole")
 
 
 # --- JupyterLab -------------------------------------------------------------------------------------------------

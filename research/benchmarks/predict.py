@@ -1,4 +1,4 @@
-"""One picture after the other through the shipped network: torch plain, torch fast, ONNX Runtime."""
+"""One picture after the other through the shipped networks: torch plain, torch fast, ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -51,11 +51,16 @@ def onnx_network(name: str, size: tuple[int, int], count: int, file: Path) -> Ca
 
 
 def run(options: Options) -> list[Row]:
-    name, size, count = ("tiny", (64, 96), 2) if options.quick else (SHIPPED, (128, 416), 20)
+    if options.quick:
+        return speeds_of("tiny", (64, 96), 2, options)
+    return speeds_of(SHIPPED, (128, 416), 20, options) + speeds_of("unet_kitti", (192, 624), 20, options)
+
+
+def speeds_of(name: str, size: tuple[int, int], count: int, options: Options) -> list[Row]:
     contenders = {
         "torch, plain": apart(torch_network, name, size, count, False),
         "torch, fast": apart(torch_network, name, size, count, True),
-        "ONNX Runtime": apart(onnx_network, name, size, count, options.folder / "network.onnx"),
+        "ONNX Runtime": apart(onnx_network, name, size, count, options.folder / f"{name}.onnx"),
     }
     speeds = {key: rates(values, count) for key, values in in_turn(contenders, options).items()}
     what = f"{name}, {size[0]}x{size[1]}, one at a time, as they are (post-processing takes two answers)"

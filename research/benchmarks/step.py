@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .measure import Options, Row, apart, in_turn, rates
 
-SHIPPED = "unet_kitti"
+SHIPPED = "unet_kitti_small"
 
 
 @dataclass(frozen=True)
