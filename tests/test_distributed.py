@@ -227,6 +227,9 @@ def test_a_missing_folder_is_one_sentence_and_a_status(tmp_path, capsys):
     assert main(["--data", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "nowhere" in said and said.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    assert main(["--data", str(tmp_path / "empty"), "--output", str(tmp_path)]) == 1
+    assert "train is missing: make it, or name drives with --train-drives" in capsys.readouterr().err
 
 
 def test_the_same_drive_on_both_sides_is_refused(data_dir, tmp_path, capsys):

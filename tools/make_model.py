@@ -2,7 +2,7 @@
 
     python tools/make_model.py sample                           trains unet_sample by notebook 05 with its defaults
     python tools/make_model.py kitti --run FOLDER --data KITTI  a finished `python -m research train` is unet_kitti
-                                                                (--name unet_kitti_small: or that one)
+                                                                (with --name unet_kitti_small, that model)
     python tools/make_model.py measure NAME --data DRIVES       one more measurement in the card
 
 Weights are stored as float16 if that changes no metric by 1 % or more, else as float32.

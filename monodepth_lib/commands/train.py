@@ -26,6 +26,15 @@ from ..networks import get_model
 from ..training import PROFILES, Settings, settings, train
 from . import command_parser, here, names, number, positive, seed, start, weights
 
+# What the library's sentences say of arguments, and what the command line calls them.
+IN_THE_SHELL = {
+    "use resume=False": "use --restart",
+    "resume=True": "--resume",
+    "bad_pairs='skip'": "--bad-pairs skip",
+    "with train_drives": "with --train-drives",
+    "with val_drives": "with --val-drives",
+}
+
 # The limits of the settings, for argparse.
 KINDS = {"workers": number(int, 0), **{name: positive(int) for name in ("base_channels", "epochs", "batch_size")}}
 HELPS = {"batch_size": "pairs in a step, in all processes together", "workers": "loading processes of each process"}
@@ -156,9 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         rank, processes = process()
         where = f"process {rank} of {processes}: " if processes > 1 else ""
-        said = str(error).replace("use resume=False", "use --restart").replace("resume=True", "--resume")
-        said = said.replace("bad_pairs='skip'", "--bad-pairs skip").replace("with train_drives", "with --train-drives")
-        said = said.replace("with val_drives", "with --val-drives")
+        said = str(error)
+        for python, shell in IN_THE_SHELL.items():
+            said = said.replace(python, shell)
         print(f"{where}{said}", file=sys.stderr)
         if processes > 1 and isinstance(error, RuntimeError):
             print(f"{where}if another process has ended, start again with --resume", file=sys.stderr)
