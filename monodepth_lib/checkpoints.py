@@ -143,7 +143,8 @@ class Checkpoints:
     def read(self, log: Callable[[str], None]) -> dict | None:
         """The state in last.pt or, when that is missing or cannot be read, in previous.pt; None without either.
 
-        Raises ValueError for a checkpoint of another run, naming the difference, and when neither file can be read.
+        Raises ValueError for a checkpoint of another run, naming the difference, and when neither file holds one;
+        OSError when a file cannot be read at all.
         """
         fault: Exception | None = None
         for path in (self.last, self.previous):
@@ -152,6 +153,8 @@ class Checkpoints:
                 found = dict(state["run"])
             except FileNotFoundError:
                 continue
+            except OSError as error:  # it may be whole, so nothing takes its place
+                raise OSError(f"{path} cannot be read ({error}): make it readable, then resume again") from error
             except Exception as error:  # torch raises many kinds for a file that is no checkpoint
                 fault = fault or error
                 continue

@@ -20,14 +20,16 @@ def pick_device(device: str = "auto") -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and can_warp}
     if device == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
-    if not there.get(device.partition(":")[0], True):
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    missing = found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()
+    if missing or not there.get(found.type, True):
         raise ValueError(
             f"device is {device!r}, but torch {torch.__version__} has no such GPU here: use device='auto' or 'cpu'"
         )
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; it must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    return found
 
 
 def to_device(batch: dict, device: str | torch.device = "auto") -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import time
@@ -93,7 +94,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with contextlib.suppress(Exception), open(path, "rb") as file, Image.open(file) as image:
         width, height = image.size
-        turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
+        turned = image.info.keys() & {"exif", "xmp"} and image.getexif().get(ORIENTATION, 1) >= 5
         file.seek(-8, os.SEEK_END)
         if file.read().endswith(WHOLE_ENDS[image.format or ""]):
             return (height, width) if turned else (width, height)
@@ -140,9 +141,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path, start: str) -> None:
     """Removes the temporary files of killed runs: those in `folder` with this start, unchanged for an hour."""
-    for old in folder.iterdir():
+    for old in folder.glob(f"{glob.escape(start)}.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError):
-            if old.name.startswith(start) and old.suffix == ".tmp" and time.time() - old.stat().st_mtime > 3600:
+            if time.time() - old.stat().st_mtime > 3600:
                 old.unlink()
 
 

@@ -132,7 +132,7 @@ def curves(histories: dict[str, list[dict]]) -> Figure:
         for index, (name, rows) in enumerate(histories.items()):
             points = [(row["epoch"], row[key]) for row in rows if key in row]
             style = ("-", "--", ":", "-.")[index // 10 % 4]  # there are ten colours
-            axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=name)
+            axis.plot([x for x, _ in points], [y for _, y in points], style, marker="o", markersize=3, label=name)
         axis.set(title=CURVES[key], xlabel="epoch")
         axis.locator_params(axis="x", integer=True)
         axis.grid(alpha=0.3)

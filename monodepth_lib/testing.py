@@ -218,7 +218,10 @@ def mean_depth_reference(
     if stored or learnt:
         source = "mean of the training truth"
         if stored:
-            inverse = torch.from_numpy(np.load(stored))
+            try:
+                inverse = torch.from_numpy(np.load(stored))
+            except (ValueError, EOFError, TypeError) as error:
+                raise ValueError(f"{stored} cannot be read ({error}): restore or remove it") from error
         else:
             inverse, source = depth.fill_rows(inverse_depth(learnt)), f"{source} ({len(learnt)} images)"
         return OnDemand(

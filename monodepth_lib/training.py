@@ -228,6 +228,7 @@ def train(
         network, criterion = torch.compile(network), torch.compile(loss)  # type: ignore[assignment]
 
     drives = {"train_drives": drive_names(train_loader), "val_drives": drive_names(val_loader)}
+    learnt = {side: sorted({*names, *model.notes.get(side, [])}) for side, names in drives.items()}  # earlier ones, too
     run = {"network": model.config, "size": settings.size, "epochs": settings.epochs, "steps": steps, **drives}
     run |= {"batch_size": (train_loader.batch_size or 1) * processes}
     run |= {"seed": getattr(train_loader.dataset, "seed", None)}
@@ -273,7 +274,7 @@ def train(
             stop_if_collapsed(history, steps_an_epoch, checkpoints)
             best = not validated or validated["loss"] <= min(r.get("val_loss", math.inf) for r in history)
             if best and rank == 0:
-                save_model(model, output / "weights.safetensors", settings.size, epoch=epoch, **drives)
+                save_model(model, output / "weights.safetensors", settings.size, epoch=epoch, **learnt)
             checkpoints.save(history, good=not collapsed_epochs(history))
             if rank == 0:
                 write_history(history, output / "history.csv")

@@ -9,9 +9,14 @@ python -m research pack --data KITTI --output output/pack  training pairs, small
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from concurrent.futures import as_completed
 from pathlib import Path
+
+# A waiting thread must sleep. By default it spins, and on a busy machine most of a run's processor time, which is its
+# budget here, would go into spinning. torch reads this when it is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
@@ -68,7 +73,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         add("--data", type=here, default="data", help="folder with train/, vals/, stereo_2012/ or test/")
         add("--cameras", choices=list(kitti.CAMERAS), default="grey")
         add("--cache-dir", type=here, default="output/cache", help="decoded pictures (default: output/cache)")
-        add("--output", type=here, help="default: output/research/SWEEP, in it ROW/seedN")
+    one.add_argument("--output", type=here, help="default: output/research/SWEEP/ROW/seedN")
+    many.add_argument("--output", type=here, help="default: output/research/SWEEP, in it ROW/seedN")
+    small.add_argument("--output", type=here, default="output/pack", help="default: output/pack")
     return parser.parse_args(arguments)
 
 
@@ -137,10 +144,14 @@ def run_sweep(options: argparse.Namespace, command: str) -> int:
                 Pairs(row.recipe, pictures, seed)  # decodes and matches once, before several runs need it at a time
                 jobs[folder] = [*map(str, (row.name, "--seed", seed, *passed))]
         failed = run_all(jobs, options.jobs, options.cluster)
-    page = options.page or files.project_root() / sweep.page
-    print(write_report(sweep, output, page, command))
     if failed:
         print(f"failed: {', '.join(map(str, failed))}, which hold log.txt", file=sys.stderr)
+    page = options.page or files.project_root() / sweep.page
+    try:
+        print(write_report(sweep, output, page, command))
+    except ValueError:
+        if not failed:
+            raise
     return 1 if failed else 0
 
 
@@ -155,8 +166,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("\n".join(gap(options.weights, pictures_of(options), options.also)))
             return 0
         if options.command == "pack":
-            output = options.output or here("output/pack")
-            print(f"{output}: {pack(pictures_of(options), options.also, output, tuple(options.size))} pairs")
+            packed = pack(pictures_of(options), options.also, options.output, tuple(options.size))
+            print(f"{options.output}: {packed} pairs")
             return 0
         if options.from_sweep:
             end_with_parent()

@@ -39,14 +39,16 @@ class Pictures:
             return "stereo_2012"
         return {"train": None, "val": self.val_drives, "test": self.test_drives}[side]
 
-    def named(self) -> dict[str, list[str]]:
+    def named(self, also: str = "") -> dict[str, list[str]]:
         """The names of the drives of the three sides, as a run and its result keep them.
 
-        Raises ValueError when a drive is on two sides, or when scenes of stereo 2015 are among them.
+        Raises ValueError when a drive, one in the folder `also` included, is on two sides, or when scenes of stereo
+        2015 are among them.
         """
         train, val, test = (kitti.select_drives(self.folder, side, self.drives(side)) for side in SIDES)
-        kitti.check_split(train, {**val, **test})
-        drives = {**train, **val, **test}
+        learnt = {**train, **(kitti.find_drives(self.folder / also) if also else {})}
+        kitti.check_split(learnt, {**val, **test})
+        drives = {**learnt, **val, **test}
         if any(name == "stereo_2015" or kitti.is_stereo_2015(path) for name, path in drives.items()):
             raise ValueError(
                 "stereo_2015 is for finished models, not for choices: take other drives here, and measure with "
@@ -71,7 +73,7 @@ class Pairs:
     """The pairs that a run learns from, and the `odds` with which each is drawn."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, seed: int):
-        pictures.named()  # raises its errors before a picture is read
+        pictures.named(recipe.also)  # raises its errors before a picture is read
         self.recipe, self.seed, self.grey = recipe, seed, pictures.cameras == "grey"
         self.pairs = pictures.pairs("train")
         odds = [recipe.often if pair.folder.name.startswith("stereo") else 1.0 for pair in self.pairs]

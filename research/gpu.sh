@@ -5,6 +5,8 @@
 #     python -m research pack --data KITTI --output output/pack     # before, where the photographs are: some 40 MB
 #     OUT=output/gpu research/gpu.sh output/pack                    # where the GPU is
 #
+# The packed pictures have the network's size, so crops of them are enlarged: the figures are not those of the photographs.
+#
 # TRY=1 does it all at the smallest sizes on the CPU. A part that fails does not keep the next from being tried.
 # MINUTES of training (default 5), PYTHON the interpreter, PARTS some of "notebooks tests steps train".
 set -uo pipefail

@@ -6,7 +6,6 @@ network's size misses. It is a classical method without learning (Depth Hints, W
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from monodepth_lib import stereo
 from monodepth_lib.cache import fingerprint
 from monodepth_lib.files import read_picture
 from monodepth_lib.kitti import Pair
-from monodepth_lib.stereo import semi_global_matching
 
 AGREEMENT = 1.5  # px; the matches of a point in both views may differ by this much
 LEAST, LEVELS = 1e-3, 127  # the smallest disparity and the number of steps of a stored hint
@@ -63,8 +62,8 @@ def matches(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     The second is of the mirrored pair, in which the right view is the left one.
     """
-    in_left = semi_global_matching(left, right)
-    in_right = semi_global_matching(*(np.ascontiguousarray(view[:, ::-1]) for view in (right, left)))
+    in_left = stereo.semi_global_matching(left, right)
+    in_right = stereo.semi_global_matching(*(np.ascontiguousarray(view[:, ::-1]) for view in (right, left)))
     return np.stack([agreed(in_left, in_right[:, ::-1]), agreed(in_right, in_left[:, ::-1])])
 
 
@@ -129,7 +128,7 @@ def prepare_hints(
     A pair takes 0.7 s on one core. The file's name follows from the pictures' paths, bytes and times of change, as in
     `cache.prepare_cache`. Raises ValueError without OpenCV.
     """
-    if not importlib.util.find_spec("cv2") and not all(hint_file(pair).is_file() for pair in pairs):
+    if not stereo.has_opencv() and not all(hint_file(pair).is_file() for pair in pairs):
         raise ValueError("hints need OpenCV: pip install -e '.[sgm]'")
     stamps = [f"{path} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for p in pairs for path in (p.left, p.right)]
     path = folder / f"hints-{size[0]}x{size[1]}-{fingerprint(stamps)}.npy"

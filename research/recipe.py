@@ -238,6 +238,7 @@ def make_model(recipe: Recipe, grey: bool, seed: int) -> Monodepth:
             model.load_state_dict(stored.state_dict())
         except RuntimeError as error:
             raise ValueError(f"init {recipe.init} is not of {recipe.network}: {str(error)[:200]}") from error
+        model.notes = stored.notes
     for head in heads(model) if recipe.head_batch_norm else []:
         norm = nn.BatchNorm2d(2)
         norm.load_state_dict({"bias": head.conv.bias}, strict=False)  # it starts with the same level
@@ -249,7 +250,9 @@ def frozen_parts(recipe: Recipe, model: Monodepth) -> list[nn.Module]:
     """The stem and the first blocks of an EfficientNet, whose features suit all photographs."""
     if not recipe.frozen:
         return []
-    net: Any = model.encoder.net
+    net: Any = getattr(model.encoder, "net", None)
+    if not hasattr(net, "conv_stem"):
+        raise ValueError(f"frozen is for timm's EfficientNets, not for {recipe.network}: set it to 0")
     return [net.conv_stem, net.bn1, *net.blocks[: recipe.frozen]]
 
 

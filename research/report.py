@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,7 +21,6 @@ from .train import JUDGED_SIZE, read_result
 
 NEAR = 1.3  # rows whose loss and error are below this many times the best row's are in the enlarged chart
 KEYS = ("abs_rel", "rmse", "a1", "d1_all")
-FINISHED = "stereo_2015"  # the folder of a run with the report of `monodepth evaluate --output`
 
 EXPLANATION = f"""\
 - Time: the processor's, of all threads together, divided by their number, while batches are made and steps done.
@@ -38,11 +36,10 @@ EXPLANATION = f"""\
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the sweep, the results of its seeds, and their reports on stereo 2015, if they were measured."""
+    """A row of the sweep, and the results of its seeds."""
 
     row: Row
     results: list[dict]
-    finished: list[dict]
 
     def values(self, *keys: str) -> np.ndarray:
         found: list = self.results
@@ -73,11 +70,9 @@ def read_lines(rows: Sequence[Row], output: Path) -> list[Line]:
     lines = []
     for row in rows:
         expected, paths = row.recipe.switches(), sorted((output / row.name).glob("seed*/result.json"))
-        found = [(path, result) for path in paths if (result := read_result(path, expected)) and "pp" in result]
-        reports = [path.parent / FINISHED / "metrics.json" for path, _ in found]
+        found = [result for path in paths if (result := read_result(path, expected)) and "pp" in result]
         if found:
-            finished = [json.loads(path.read_text(encoding="utf-8"))["means"][0] for path in reports if path.is_file()]
-            lines.append(Line(row, [result for _, result in found], finished))
+            lines.append(Line(row, found))
     return sorted(lines, key=lambda line: line.error)
 
 
@@ -107,8 +102,6 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     by_loss = ranks(judged, "val_loss")
     heads = ["row", "what differs", "minutes", "pairs", "steps", "M parameters", "loss on vals"]
     heads += [*(METRICS[key] for key in KEYS), "spread over images", "moves more than the seeds do"]
-    finished = any(line.finished for line in lines)
-    heads += [f"stereo 2015, {METRICS[key]}" for key in ("abs_rel", "d1_all")] if finished else []
     cells = []
     for line in lines:
         row, first = line.row, line.results[0]
@@ -118,8 +111,6 @@ def table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
         texts.append(f"{cell(line.values('val_loss'))} ({by_loss[row.name]})" if line in judged else "")
         texts += [f"{cell(line.values('pp', key))}<br>{cell(line.values('plain', key))}" for key in KEYS]
         texts += [f"{line.values('spread', 'abs_rel').mean():.3f}", moves(line, lines)]
-        for key in ("abs_rel", "d1_all") if finished else ():
-            texts.append(cell(np.array([one[key] for one in line.finished])) if line.finished else "not measured")
         cells.append(texts)
     return heads, cells
 
@@ -133,7 +124,7 @@ def disagreement(lines: Sequence[Line]) -> str:
     named = [f"{n} (rank {loss[n]} by loss, {depth[n]} by Abs Rel)" for n in furthest if loss[n] != depth[n]]
     apart = f" Furthest apart: {', '.join(named)}." if named else ""
     said = f"In {crossed} of {len(pairs)} pairs of rows the one with the lower loss has the worse depth.{apart}"
-    return f"{said} A low loss is not good depth."
+    return said + " A low loss is not good depth." * bool(crossed)
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -215,7 +206,9 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
     rows = [*sweep.rows.values()]
     lines = read_lines(rows, output)
     if not lines:
-        raise ValueError(f"{output} holds no finished run of {', '.join(row.name for row in rows)}: sweep first")
+        raise ValueError(
+            f"{output} holds no finished run with a test side, of {', '.join(row.name for row in rows)}: sweep first"
+        )
     results = [result for line in lines for result in line.results]
 
     def all_of(*keys: str) -> str:
@@ -246,7 +239,7 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
     elif any(result["history"] for result in results):
         parts += ["Error over the minutes:", drawn(over_minutes(lines))]
     elif all("val_loss" in result for result in results):
-        parts += [disagreement(lines), drawn(scatter(lines))]
+        parts += [disagreement(lines)] * (len(lines) > 1) + [drawn(scatter(lines))]
     if missing:
         parts.append(f"Without a finished run: {', '.join(missing)}.")
     if len(results) < (planned := len(rows) * len(sweep.seeds)):

@@ -188,9 +188,11 @@ def train(
             saved = time.monotonic()
 
     answer = without_head_batch_norm(answer).cpu()
-    seen = sorted({pair.folder.name for pair in pairs.pairs})
-    held = {"train_drives": seen, "val_drives": run["val_drives"] + run["test_drives"]}
-    held |= {"supervision": "photographs" + " and semi-global matching" * any(recipe.hints)}
+    seen, before = sorted({pair.folder.name for pair in pairs.pairs}), answer.notes
+    held = {"train_drives": sorted({*before.get("train_drives", []), *(seen if course.steps else [])})}
+    held["val_drives"] = sorted({*before.get("val_drives", []), *run["val_drives"], *run["test_drives"]})
+    matched = any(recipe.hints) or "matching" in before.get("supervision", "")
+    held["supervision"] = "photographs" + " and semi-global matching" * matched
     save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **held)
     result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "seen_drives": seen}
     result |= {"trained_steps": course.steps, "trained_minutes": course.seconds / 60}

@@ -517,6 +517,20 @@ def test_a_foreign_checkpoint_is_refused_runs_nothing_and_stays(data_dir, tmp_pa
     assert (tmp_path / "last.pt").read_bytes() == CHECKPOINTS[fault]
 
 
+def test_a_checkpoint_that_cannot_be_read_for_a_moment_stays(tmp_path, monkeypatch):
+    for name, epochs in (("last", [1, 2]), ("previous", [1])):
+        (tmp_path / f"{name}.pt").write_bytes(torch_file({"run": {"version": 4}, "history": epochs}))
+
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(torch, "load", fail)
+    kept = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(OSError, match=rf"{tmp_path}/last\.pt cannot be read .*: make it readable"):
+        checkpoints.Checkpoints(tmp_path, {}, {}).load()
+    assert (tmp_path / "last.pt").read_bytes() == kept and (tmp_path / "previous.pt").is_file()
+
+
 def test_code_in_a_file_of_weights_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for content in (CHECKPOINTS["code in a torch file"], CHECKPOINTS["code in a plain pickle"]):

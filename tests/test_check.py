@@ -186,24 +186,28 @@ def test_a_full_disk_is_missing_and_little_memory_a_note(monkeypatch):
     assert "4.0 GB, 0.5 GB of it free" in finding.what
 
 
-def fake_torch(available):
+def fake_torch(available, kind="cpu"):
     properties = SimpleNamespace(total_memory=24e9)
     cuda = SimpleNamespace(
         is_available=lambda: available,
         get_device_name=lambda _: "a GPU",
         get_device_properties=lambda _: properties,
     )
-    return SimpleNamespace(cuda=cuda)
+    modules = {"torch": SimpleNamespace(cuda=cuda)}
+    modules["monodepth_lib.devices"] = SimpleNamespace(pick_device=lambda: SimpleNamespace(type=kind))
+    return modules.__getitem__
 
 
 def test_the_device_is_the_gpu_that_torch_sees(monkeypatch):
-    monkeypatch.setattr(check, "import_module", lambda _: fake_torch(True))
+    monkeypatch.setattr(check, "import_module", fake_torch(True))
     assert check.device().what.startswith("GPU: a GPU, 24.0 GB; CPU with ")
-    monkeypatch.setattr(check, "import_module", lambda _: fake_torch(False))
+    monkeypatch.setattr(check, "import_module", fake_torch(False))
     monkeypatch.setattr(check.shutil, "which", lambda _: None)
     assert check.device().state == "ok" and "no GPU" in check.device().what
     monkeypatch.setattr(check.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert "torch sees no GPU" in check.device().what and check.device().remedy
+    monkeypatch.setattr(check, "import_module", fake_torch(False, "mps"))
+    assert check.device().what.startswith("GPU: Apple's (mps); CPU with ")
 
 
 def test_sliders_need_the_extensions_file_and_chromium_is_optional(monkeypatch):

@@ -67,6 +67,14 @@ def test_an_unknown_command_is_named(capsys):
         assert "COMMAND" in capsys.readouterr().err
 
 
+def test_ctrl_c_is_one_word(monkeypatch, capsys):
+    def press(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monodepth_lib.commands.predict.main", press)
+    assert door.main(["predict"]) == 130 and capsys.readouterr().err == "stopped\n"
+
+
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 BUSY = """
 import monodepth_lib

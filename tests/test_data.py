@@ -165,10 +165,11 @@ def test_a_test_set_may_be_smaller_than_a_batch(data_dir):
 )
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 * cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch, "__version__", "2.13.0")
     assert pick_device("auto").type == expected
-    for name, there in (("cuda:1", cuda), ("mps", mps)):
+    for name, there in (("cuda:1", cuda), ("cuda:2", False), ("mps", mps)):
         if there:
             assert pick_device(name) == torch.device(name)
         else:

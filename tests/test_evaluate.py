@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from synthetic import make_drive, make_stereo_2015, write_calibration, write_scan
 
 from monodepth_lib import checkpoints, kitti, testing
@@ -146,7 +147,7 @@ def test_what_the_weights_have_seen_is_said(data_dir, tmp_path, tiny, without_op
         (["--drives", "no_such_drive"], "lacks no_such_drive"),
         (["--drives", "2020_01_01_drive_0001_sync"], "data0: no pair has a truth of the kind asked for (auto)"),
         (["--device", "gpu"], "gpu"),
-        (["--cameras", "grey"], "use cameras='colour'"),
+        (["--cameras", "grey"], "use --cameras colour"),
     ],
 )
 def test_what_cannot_be_measured_is_one_sentence(weights, data_dir, tmp_path, capsys, options, complaint):
@@ -154,6 +155,24 @@ def test_what_cannot_be_measured_is_one_sentence(weights, data_dir, tmp_path, ca
     error = capsys.readouterr().err
     assert complaint in error and len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_test_picture_or_truth_that_is_no_good_is_named(weights, tmp_path, capsys):
+    drive = make_drive(tmp_path / "data/mine", range(2), truth=True)
+    (drive / "camera.json").write_text('{"focal_px": 60, "baseline_m": 0.5, "width": 96}', encoding="utf-8")
+    truth = sorted(drive.rglob("proj_depth/**/*.png"))[0]
+    kept = truth.read_bytes()
+    Image.fromarray(np.zeros_like(np.array(Image.open(truth)))).save(truth)
+    asked = ["--weights", weights, "--data", drive, "--output", tmp_path / "out"]
+    assert command(*asked) == 2
+    said = capsys.readouterr().err
+    assert str(truth) in said, said
+    truth.write_bytes(kept)
+    picture = sorted((drive / "image_02").rglob("*.png"))[0]
+    picture.write_bytes(b"no picture")
+    assert command(*asked) == 2
+    said = capsys.readouterr().err
+    assert str(picture) in said and "bad" not in said
 
 
 def test_warnings_that_come_before_an_error_are_told_with_it(weights, tmp_path, capsys):

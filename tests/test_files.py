@@ -28,12 +28,14 @@ def test_what_killed_writers_left_is_removed_and_what_others_write_is_not(tmp_pa
     path = tmp_path / "weights.pt"
     path.write_text("old")
     killed, busy = tmp_path / "weights.pt.00000000.tmp", tmp_path / "weights.pt.11111111.tmp"
-    for file in (killed, busy):
+    own = tmp_path / "weights.pt of May.tmp"  # the user's
+    for file in (killed, busy, own):
         file.write_text("half")
-    os.utime(killed, (time.time() - 4000,) * 2)
+        if file != busy:
+            os.utime(file, (time.time() - 4000,) * 2)
     with atomic_write(path) as partial:
         partial.write_text("new")
-    assert sorted(tmp_path.iterdir()) == [path, busy]
+    assert sorted(tmp_path.iterdir()) == sorted([path, busy, own])
 
 
 def test_what_cannot_be_written_is_named_with_the_right_remedy(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def submit(folder: Path, student: str, *cells: str, name: str = "99_small.ipynb"
 
 
 def verdicts(folder: Path, **options) -> dict[str, tuple[str, str]]:
-    marks = grade.grade(folder, **{"seconds": 10.0, "show": False, **options})
+    marks = grade.grade(folder, **{"seconds": 10.0, **options})
     return {mark.student: (mark.verdict, mark.sentence) for mark in marks}
 
 
@@ -60,6 +60,14 @@ def test_every_verdict_and_its_sentence(tmp_path):
     assert "NameError: name 'base' is not defined" in said["raises"][1]
     assert "SyntaxError in line 2" in said["syntax"][1]
     assert "nothing in 99_small.ipynb defines depth" in said["missing"][1]
+
+
+def test_groups_with_numbers_are_not_one_student():
+    for name, who in {
+        "alice_03_loss_equations": "alice", "group_01_03_loss_equations": "group_01", "s12_03_loss_equations": "s12",
+        "03_loss_equations": "03_loss_equations",
+    }.items():  # fmt: skip
+        assert grade.student(Path(f"in/{name}.ipynb"), Path("in")) == who
 
 
 BAD = {
@@ -169,7 +177,7 @@ def test_the_course_s_own_notebooks_and_solutions(tmp_path):
     for cell in solved["cells"]:
         cell["source"] = "".join(line for line in cell["source"] if not line.startswith("checks.check"))
     (tmp_path / f"carol_{source.name}").write_text(json.dumps(solved))
-    marks = grade.grade(tmp_path, show=False)
+    marks = grade.grade(tmp_path)
     mine = {name: [m.verdict for m in marks if m.student == name] for name in ("solved", "stub", "carol")}
     assert len(mine["stub"]) >= 4
     assert set(mine["stub"]) == {"not done"}

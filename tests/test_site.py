@@ -50,7 +50,9 @@ def test_formulas_and_figures_are_ours_and_widgets_are_sentences(built):
     assert "_static/mathjax/tex-chtml.js" in page
     assert list((built[0] / "_static/mathjax/output/chtml/fonts").rglob("*.woff"))
     assert "../_images/" in page
-    assert "slider-note" in page and "Layout(width" not in page
+    assert "It moves in the live notebook" in page and "Layout(width" not in page
+    page = (built[0] / "notebooks/00_first_look.html").read_text(encoding="utf-8")
+    assert "a control that works in the live notebook" in page and "FileUpload(value" not in page
 
 
 def test_the_index_of_the_search_holds_the_words_of_notebooks(built):
@@ -67,6 +69,7 @@ def test_foreign_addresses_and_dead_links_are_named(tmp_path):
     (tmp_path / "a.html").write_text(
         '<script src="https://example.org/x.js"></script><img src="gone.png"><a href="b.html#no">b</a>'
         '<a href="b.html#yes">b</a><a href="https://example.org">elsewhere</a><a href="c.html">c</a>'
+        '<a href="https://example.org/w.png"><img src="https://example.org/w.png"></a>'
     )
     (tmp_path / "b.html").write_text('<p id="yes" style="background: url(//example.org/y.png)">b</p>')
     (tmp_path / "s.css").write_text('@import "https://example.org/z.css"; p {background: url(data:x)}')
@@ -74,6 +77,7 @@ def test_foreign_addresses_and_dead_links_are_named(tmp_path):
         "a.html: b.html#no leads to no place of that page",
         "a.html: c.html leads to nothing",
         "a.html: gone.png leads to nothing",
+        "a.html: loads https://example.org/w.png, which is not ours",
         "a.html: loads https://example.org/x.js, which is not ours",
         "b.html: loads //example.org/y.png, which is not ours",
         "s.css: loads https://example.org/z.css, which is not ours",

@@ -540,5 +540,6 @@ def test_curves_of_runs_of_different_length_and_columns():
     figure = summary.plots.curves({"long": rows, "short": [{"epoch": 1, "train_loss": 2.0}]})
     assert [axis.get_title() for axis in figure.axes] == ["training loss", "validation loss"]
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[1, 2, 3], [1]]
+    assert [list(line.get_xdata()) for line in figure.axes[1].lines] == [[1, 2, 3], []]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["long", "short"]
     summary.plots.figure_image(figure)

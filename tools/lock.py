@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
 import venv
 from pathlib import Path
@@ -26,6 +27,8 @@ def main() -> None:
         description="Writes requirements.txt: a fresh installation, frozen. Arguments go to pip."
     )
     _, for_pip = parser.parse_known_args()
+    if sys.version_info[:2] != (3, 11):
+        raise SystemExit("the list is for Python 3.11: make lock PYTHON=python3.11")
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder) / "bin" / "python"), "-m", "pip"]

@@ -62,7 +62,7 @@ def measure(weights: str, folder: str, *more: str) -> dict:
     named = [SAMPLE if sample else f"KITTI/{Path(folder).name}", *more]
 
     def rounded(row: dict) -> dict:
-        return {key: round(row[key], 4) for key in depth.METRICS}
+        return {key: round(row[key], 6) for key in depth.METRICS}
 
     return {
         "drives": report["drives"],
@@ -218,7 +218,7 @@ def make_sample() -> None:
     draw_gif(name)
 
 
-def make_kitti(run: Path, folder: str, name: str = "unet_kitti") -> None:
+def make_kitti(run: Path, folder: str, name: str = "unet_kitti", history: str = "") -> None:
     result = read_result(run / "result.json", {})
     if result is None:
         sys.exit(f"{run} holds no result.json: finish the run first, the same `python -m research train` goes on")
@@ -226,7 +226,8 @@ def make_kitti(run: Path, folder: str, name: str = "unet_kitti") -> None:
     begun = result["init"] or ("ImageNet weights in its encoder" if result["imagenet"] else "")
     taught = "photographs" + (" and semi-global matching of them" if any(result["hints"]) else " alone")
     budget = f"--steps {result['steps']}" if result["steps"] else f"--minutes {result['minutes']:g}"
-    budget += f" --precision {result['precision']}" if result.get("precision", "float32") != "float32" else ""
+    for option, default in (("precision", "float32"), ("device", "cpu")):
+        budget += f" --{option} {result[option]}" if result.get(option, default) != default else ""
     stored_as, found = store(name, run / "weights.safetensors", (truth, "--cameras", "grey"), (SAMPLE,))
     card = about(name, stored_as) | {
         "training data": f"KITTI (CC BY-NC-SA 3.0), {result['used_pairs']} pairs of "
@@ -234,9 +235,10 @@ def make_kitti(run: Path, folder: str, name: str = "unet_kitti") -> None:
         "stereo_2012 chose the recipe",
         "command": f"python -m research train {result['row']} --seed {result['seed']} {budget} "
         f"--threads {result['machine']['threads']} --cameras {result['cameras']} --data KITTI",
+        **({"how it was made": history} if history else {}),
         "seed": result["seed"],
         "hours": round(result["trained_minutes"] / 60, 2),
-        "hours of": "processor time, divided by the threads",
+        "hours of": "processor time, divided by the threads" if result.get("device", "cpu") == "cpu" else "time",
         "steps": result["trained_steps"],
         "machine": result["machine"],
         "loss on vals": result.get("val_loss") and round(result["val_loss"], 4),
@@ -255,6 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
     made = commands.add_parser("kitti")
     made.add_argument("--run", type=Path, required=True, help="the folder with its result.json and weights.safetensors")
     made.add_argument("--data", required=True, help="the folder with stereo_2012/")
+    made.add_argument("--history", default="", help="what the card says on how it was made")
     made.add_argument("--name", default="unet_kitti", choices=("unet_kitti", "unet_kitti_small"))
     more = commands.add_parser("measure")
     more.add_argument("name", choices=sorted(path.stem for path in MODELS.glob("*.json")))
@@ -265,10 +268,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "sample":
         make_sample()
     elif options.command == "kitti":
-        make_kitti(options.run, options.data, options.name)
+        make_kitti(options.run, options.data, options.name, options.history)
     else:
         card = json.loads((MODELS / f"{options.name}.json").read_text(encoding="utf-8"))
-        card["measurements"].append(measure(options.name, options.data, *passed))
+        new = measure(options.name, options.data, *passed)
+        card["measurements"] = [one for one in card["measurements"] if one["command"] != new["command"]] + [new]
         write_card(card)
 
 

@@ -2,24 +2,23 @@
 
     python tools/make_offline.py                        wheels for machines like this one
     python tools/make_offline.py --output /media/stick --teacher
-    python tools/make_offline.py --output win -- --platform win_amd64 --python-version 3.11 --only-binary=:all:
     python tools/make_offline.py --try build/offline    test: installs it into a temporary folder, without an index
 
 The folder holds `wheels` (what requirements.txt lists, and what builds our own package), `course` (the files of the
 students' archive, sample and weights included; --teacher: of the teacher's), `install.sh`, `install.bat` and a README.
-Behind `--` stand arguments of `pip download`: another platform, or another index for a smaller torch without CUDA.
-Wheels fit one system and one version of Python: make a folder for each kind of machine in the room.
+Behind `--` stand arguments of `pip download`, such as another index for a smaller torch without CUDA.
+Wheels fit one system and one version of Python: make a folder on each kind of machine in the room.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -58,13 +57,13 @@ Copy this folder to the disk (a stick is slow), then
   Linux, macOS:  sh install.sh           (PYTHON=python3.11 sh install.sh takes that Python)
   Windows:       install.bat
 It makes course/.venv from the wheels in this folder and asks no server. Wheels fit {fits}.
-Afterwards, in the folder course:  .venv/bin/jupyter lab notebooks
+Afterwards, in the folder course:  .venv/bin/jupyter lab notebooks      (Windows: .venv\\Scripts\\jupyter lab notebooks)
 
 无网络安装：先把整个文件夹复制到硬盘（U 盘太慢），然后运行
   Linux、macOS：  sh install.sh           （PYTHON=python3.11 sh install.sh 指定所用的 Python）
   Windows：       install.bat
 安装程序用本文件夹中的 wheel 包建立 course/.venv，不访问任何服务器。wheel 包适用于 {fits}。
-完成后在 course 文件夹中运行：  .venv/bin/jupyter lab notebooks
+完成后在 course 文件夹中运行：  .venv/bin/jupyter lab notebooks      （Windows：.venv\\Scripts\\jupyter lab notebooks）
 """
 
 
@@ -80,13 +79,14 @@ def make(output: Path, listed: list[str], teacher: bool = False, pip: list[str] 
     for name in ("wheels", "course"):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / "requirements.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
-    build = re.findall(r'requires = \["(.+?)"\]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--dest"]
     subprocess.run([*command, str(output / "wheels"), *listed, *build, *(pip or [])], check=True)
     for name, path in (make_class.teacher() if teacher else make_class.students()).items():
         target = output / "course" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, target)
+        target.write_bytes(path.read_bytes() if teacher else make_class.content(path))
+        shutil.copymode(path, target)
     (output / "install.sh").write_text(SHELL, encoding="utf-8")
     (output / "install.sh").chmod(0o755)
     (output / "install.bat").write_text(BATCH, encoding="utf-8", newline="\r\n")

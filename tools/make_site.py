@@ -45,7 +45,11 @@ SLIDER = {
 }
 LINK = re.compile(r"(?P<head>\]\(|\b(?:src|href)=\")(?P<target>[^)\"\s]+)(?P<tail>[^)\"]*[)\"])")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
-WIDGET = re.compile(r"^\w+\(.*(children=|layout=Layout)", re.DOTALL)
+CONTROL = {
+    "en": "Here is a control that works in the live notebook.",
+    "zh-CN": "这里是一个控件，只在运行的笔记本中可用。",
+}
+WIDGET = re.compile(r"^\w+\(.*(children=|layout=Layout|description=)", re.DOTALL)
 
 
 class Page(NamedTuple):
@@ -69,6 +73,14 @@ def page_name(path: Path) -> str:
 
 
 # --- laying out the pages -----------------------------------------------------------------------------------------
+
+
+def in_place_of(output: dict, language: str) -> str:
+    """What a page says where the live notebook has the widget of this output; "" when it is no widget."""
+    text = output.get("data", {}).get("text/plain", "")
+    if not WIDGET.match(text):
+        return ""
+    return (SLIDER if "Slider(" in text else CONTROL)[language]
 
 
 class Layout:
@@ -125,9 +137,8 @@ class Layout:
             if cell.metadata.get("jupyter", {}).get("source_hidden"):
                 cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
             for output in cell.outputs:
-                data = output.get("data", {})
-                if set(data) == {"text/plain"} and WIDGET.match(data["text/plain"]):
-                    output.data = {"text/html": f'<p class="slider-note">{SLIDER[self.language]}</p>'}
+                if set(output.get("data", {})) == {"text/plain"} and (said := in_place_of(output, self.language)):
+                    output.data = {"text/html": f'<p class="slider-note">{said}</p>'}
         nbformat.write(notebook, target)
 
     def mend_links(self, text: str, page: Page) -> str:
@@ -244,9 +255,9 @@ def check(site: Path) -> list[str]:
     found = []
     for page, links in read.items():
         where = page.relative_to(site.resolve())
-        for target in links.loads + links.leads:
+        for target, link in [*((one, False) for one in links.loads), *((one, True) for one in links.leads)]:
             parts = urlsplit(target)
-            if parts.scheme == "data" or (target in links.leads and parts.scheme in ("http", "https", "mailto")):
+            if parts.scheme == "data" or (link and parts.scheme in ("http", "https", "mailto")):
                 continue
             if parts.scheme or parts.netloc:
                 found.append(f"{where}: loads {target}, which is not ours")

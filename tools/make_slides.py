@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from make_site import LANGUAGES, SLIDER, WIDGET, check, copy_mathjax
+from make_site import LANGUAGES, check, copy_mathjax, in_place_of
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = 90  # of prose on a slide; a Chinese character counts as half a word
@@ -195,7 +195,7 @@ class Deck:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags or cell.metadata.get("jupyter", {}).get("source_hidden"):
             for output in cell.outputs:  # figures of folded code, such as the pipeline, are shown
-                self.add_figure(output.get("data", {}))
+                self.add_figure(output)
             return
         said = "".join(output.text for output in cell.outputs if output.output_type == "stream")
         code, printed = self.highlight(cell.source), f"<pre class='says'>{html.escape(said.rstrip())}</pre>"
@@ -213,9 +213,10 @@ class Deck:
             elif said:
                 self.add(self.above(answers <= LINES / 2) + printed)
         for output in cell.outputs:
-            self.add_figure(output.get("data", {}))
+            self.add_figure(output)
 
-    def add_figure(self, data: NotebookNode) -> None:
+    def add_figure(self, output: NotebookNode) -> None:
+        data = output.get("data", {})
         for kind, ending in ENDINGS.items():
             if kind in data:
                 self.figures += 1
@@ -226,8 +227,8 @@ class Deck:
                 image = f"<img src='figures/{path.name}' alt='{html.escape(self.heading)}'>"
                 self.add(f"{self.above(True)}<div class='figure{smaller}'>{image}</div>")
                 return
-        if WIDGET.match(data.get("text/plain", "")):
-            self.add(f"{self.above(True)}<p class='of'>{SLIDER[self.language]}</p>")
+        if said := in_place_of(output, self.language):
+            self.add(f"{self.above(True)}<p class='of'>{said}</p>")
 
     def page(self, up: str) -> str:
         chapters = ["\n".join(["<section>", *slides, "</section>"]) for slides in self.chapters if slides]

@@ -429,27 +429,25 @@ def job(task: tuple[Path, int, list[int], int, int]) -> tuple[str, int, Array, A
     return st.drive.name, made, total, count
 
 
-def calibration(h: int = H, w: int = W) -> str:
-    """KITTI's calib_cam_to_cam.txt for the four cameras of the rig, at the sample's size or another."""
-    f, cx, p02 = F * w / W, CX * w / W, P02 * w / W
-    cy = (CY - H / 2) * w / W + h / 2
+def calibration() -> str:
+    """KITTI's calib_cam_to_cam.txt for the four cameras of the rig, at the sample's size."""
 
     def line(key: str, *v: float) -> str:
         return f"{key}: " + " ".join(f"{x:.6e}" for x in v)
 
     rows = ["calib_time: 01-Jan-2025 00:00:00", line("corner_dist", 0.0995)]
-    for cam, p in enumerate((0.0, -f * 0.5372, p02, p02 - f * BASE)):
-        k = (f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0)
+    for cam, p in enumerate((0.0, -F * 0.5372, P02, P02 - F * BASE)):
+        k = (F, 0.0, CX, 0.0, F, CY, 0.0, 0.0, 1.0)
         eye = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
         rows += [
-            line(f"S_{cam:02d}", w, h),
+            line(f"S_{cam:02d}", W, H),
             line(f"K_{cam:02d}", *k),
             line(f"D_{cam:02d}", 0, 0, 0, 0, 0),
             line(f"R_{cam:02d}", *eye),
-            line(f"T_{cam:02d}", p / f, 0.0, 0.0),
-            line(f"S_rect_{cam:02d}", w, h),
+            line(f"T_{cam:02d}", p / F, 0.0, 0.0),
+            line(f"S_rect_{cam:02d}", W, H),
             line(f"R_rect_{cam:02d}", *eye),
-            line(f"P_rect_{cam:02d}", f, 0.0, cx, p, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0),
+            line(f"P_rect_{cam:02d}", F, 0.0, CX, p, 0.0, F, CY, 0.0, 0.0, 0.0, 1.0, 0.0),
         ]
     return "\n".join(rows) + "\n"
 
@@ -530,6 +528,10 @@ def main() -> None:
         import mitsuba  # noqa: F401
     except ImportError:
         sys.exit("This tool needs mitsuba 3: pip install mitsuba.")
+    made = f"--seed {args.seed} --samples {args.samples}`"
+    page = args.out / "README.md"
+    if page.is_file() and made not in page.read_text(encoding="utf-8"):
+        sys.exit(f"{args.out} holds frames of another seed or number of samples: choose another folder.")
     tasks = []
     for d in drives:
         frames = [i for i in range(d.frames) if args.frames is None or i in args.frames]
@@ -543,7 +545,7 @@ def main() -> None:
     if args.only is None and args.frames is None:
         mean = np.divide(total, count, out=np.zeros((H, W)), where=count > 0).astype(np.float32)
         np.save(args.out / "mean_inverse_depth.npy", mean)
-        (args.out / "README.md").write_text(readme(args.seed, args.samples), encoding="utf-8")
+        page.write_text(readme(args.seed, args.samples), encoding="utf-8")
     (args.out / DATE).mkdir(parents=True, exist_ok=True)
     (args.out / DATE / "calib_cam_to_cam.txt").write_text(calibration(), encoding="utf-8")
 

@@ -610,8 +610,8 @@ def car(rng: Rng, tex: dict[str, Array], name: str, model: str = "") -> Geo:
     return g
 
 
-def tree(rng: Rng, height: float, leaf: str, conifer: bool = False, rings: int = 9, leaves: int = 70) -> Geo:
-    """A tree: trunk, branches, and a crown of rough clumps with loose leaves around them (fewer for a far tree)."""
+def tree(rng: Rng, height: float, leaf: str, conifer: bool = False) -> Geo:
+    """A tree: trunk, branches, and a crown of rough clumps with loose leaves around them."""
     g = Geo()
     trunk = height * rng.uniform(0.28, 0.4)
     r0 = 0.045 * height**0.8
@@ -633,8 +633,8 @@ def tree(rng: Rng, height: float, leaf: str, conifer: bool = False, rings: int =
             if z < height * 0.7:
                 g.tube("bark", (0, 0, trunk * 0.9), c, r0 * 0.35, r0 * 0.1, n=5)
     for mid, radius in centres:
-        g.blob(leaf, rng, mid, radius, 0.2, n=rings)
-        n = leaves
+        g.blob(leaf, rng, mid, radius, 0.2)
+        n = 70
         d = rng.standard_normal((n, 3))
         d /= np.linalg.norm(d, axis=1, keepdims=True)
         p = np.asarray(mid) + d * np.asarray(radius) * rng.uniform(0.95, 1.28, (n, 1))
@@ -786,11 +786,9 @@ class Street:
         """Whether s on this side (-1 left, 1 right) is clear of every side road."""
         return all(g[0] != side or abs(s - g[1]) >= g[3 if houses else 2] + pad for g in self.gaps)
 
-    def strip(
-        self, g: Geo, mat: str, s0: float, s1: float, t: tuple, z: tuple, scale: float, step: float = 2.0
-    ) -> None:
+    def strip(self, g: Geo, mat: str, s0: float, s1: float, t: tuple, z: tuple, scale: float) -> None:
         """A ribbon between two offsets t with heights z."""
-        s = np.linspace(s0, s1, max(2, int(np.ceil((s1 - s0) / step)) + 1))
+        s = np.linspace(s0, s1, max(2, int(np.ceil((s1 - s0) / 2)) + 1))
         p = self.at(s[:, None], np.array(t, float)[None], np.array(z, float)[None])
         across = np.array([0, np.hypot(t[1] - t[0], z[1] - z[0])])[None] + t[0]
         g.grid(mat, p, np.stack(np.broadcast_arrays(across, s[:, None]), -1) / scale)
@@ -1022,7 +1020,7 @@ def build(kind: str, seed: int, step: float, opts: dict) -> World:
         ground = "field"
     hills = opts.get("hills", 30.0 if kind == "country" else 12.0)
     height = terrain(w, rng, streets, ground, hills, 26.0 if kind == "country" else 60.0)
-    if ground == "field" or kind == "country":
+    if kind == "country":
         for k in (-1, 1):
             main.strip(w.geo, "grass", -38, 328, (k * width / 2, k * (width / 2 + 5)), (-0.002, -0.03), 7.0)
     wood = trees(w, rng, 7)

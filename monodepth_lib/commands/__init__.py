@@ -23,6 +23,29 @@ def command_parser(name: str, words: str | None, example: str) -> argparse.Argum
     )
 
 
+# What the library's sentences say of arguments, and what the command line calls them.
+IN_THE_SHELL = {
+    "use resume=False": "use --restart",
+    "resume=True": "--resume",
+    "bad_pairs='skip'": "--bad-pairs skip",
+    "with train_drives": "with --train-drives",
+    "with val_drives": "with --val-drives",
+    "use imagenet=False": "leave out --imagenet",
+    "precision='float32'": "--precision float32",
+    "use workers=0": "use --workers 0",
+    "cameras='grey'": "--cameras grey",
+    "cameras='colour'": "--cameras colour",
+}
+
+
+def in_the_shell(error: BaseException) -> str:
+    """What an error of the library says, in the words of the command line."""
+    said = str(error)
+    for python, shell in IN_THE_SHELL.items():
+        said = said.replace(python, shell)
+    return said
+
+
 def short_name(name: str, room: int = 200) -> str:
     """`name`, shortened with a hash of the whole if it has more than `room` bytes: file systems allow 255."""
     content = os.fsencode(name)

@@ -34,7 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.usage = "monodepth COMMAND ..."
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
     name = parser.parse_args(arguments[:1]).command
-    return import_module(f".{name}", __package__).main(arguments[1:])
+    try:
+        return import_module(f".{name}", __package__).main(arguments[1:])
+    except KeyboardInterrupt:  # of a command that has nothing to say about it
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -124,6 +124,8 @@ def device() -> Finding:
         if cuda.is_available():
             gigabytes = cuda.get_device_properties(0).total_memory / 1e9
             return Finding("ok", f"GPU: {cuda.get_device_name(0)}, {gigabytes:.1f} GB; {cpu}")
+        if import_module("monodepth_lib.devices").pick_device().type == "mps":
+            return Finding("ok", f"GPU: Apple's (mps); {cpu}")
     except Exception:  # torch is missing or broken: said above
         return Finding("note", f"{cpu}; whether torch sees a GPU shows when it is installed")
     if shutil.which("nvidia-smi"):

@@ -500,7 +500,7 @@ def plan(server: Server, archive: Archive, folder: Path, wish: Wish) -> Job:
     return job
 
 
-def fetch(server: Server, job: Job, bar: tqdm) -> tuple[int, int]:
+def fetch(job: Job, bar: tqdm) -> tuple[int, int]:
     """Fetches the missing members; the folder is renamed when it is complete. Returns bytes (unpacked, stored)."""
     part, remote = job.part, job.zip_file.fp.raw  # type: ignore[union-attr]
     part.mkdir(parents=True, exist_ok=True)
@@ -620,7 +620,10 @@ def download(
     announce(jobs, done)
     if dry_run:
         return failed
-    to.mkdir(parents=True, exist_ok=True)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{to} cannot be made ({error.strerror}): choose another folder with --to") from error
     check_space(jobs, to)
 
     totals = [0, 0]
@@ -631,7 +634,7 @@ def download(
         for job in jobs:
             progress.set_description(job.archive.name)
             try:
-                before, after = fetch(server, job, progress)
+                before, after = fetch(job, progress)
             except (ValueError, FileNotFoundError, ConnectionError) as error:
                 failed[job.archive.name] = str(error)
                 continue

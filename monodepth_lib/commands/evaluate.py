@@ -24,7 +24,7 @@ from ..confidence import flip_disagreement, score_confidence
 from ..data import prepare_dataloader
 from ..networks import SMALLEST
 from ..report import Report
-from . import command_parser, here, names, number, positive, start, weights
+from . import command_parser, here, in_the_shell, names, number, positive, start, weights
 from .outputs import Outputs
 
 FILES = "metrics.json", "metrics.csv"
@@ -77,8 +77,8 @@ def run(options: argparse.Namespace) -> Report:
         for _, plain, processed in batches:
             chosen, doubt = processed if options.post_process else plain, flip_disagreement(plain, processed)
             some = known[len(confidence) : len(confidence) + len(plain)]
+            yield from chosen  # first, since its errors name the file
             confidence.extend(score_confidence(some, chosen, doubt, protocol))
-            yield from chosen
 
     report = testing.evaluate(
         {f"{path.stem}, {'post-processed' if options.post_process else 'plain'}": answers()},
@@ -114,7 +114,12 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         help="the folder with the drives, or one drive; KITTI stereo 2012 or 2015 is a drive",
     )
     known = ", ".join(kitti.SPLITS)
-    add("--drives", "--split", type=names, help=f"separated by commas, or one of {known} (default: folder test)")
+    add(
+        "--drives",
+        "--split",
+        type=names,
+        help=f"separated by commas, or one of {known} (default: folder test, or all where there is none)",
+    )
     add("--cameras", choices=list(kitti.CAMERAS), default="colour")
     add("--truth", choices=kitti.TRUTHS, default="auto", help="which truth, if a drive has several (default: auto)")
     cap = positive(float)
@@ -151,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:  # the last: a device that is not there
         for note in said_once(warned):  # they may explain the error
             print(f"note: {note}", file=sys.stderr)
-        print(error, file=sys.stderr)
+        print(in_the_shell(error).removesuffix(", or leave bad pairs out with --bad-pairs skip"), file=sys.stderr)
         return 2
     print(report.text())
     if folder != options.output:

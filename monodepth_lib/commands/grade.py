@@ -134,7 +134,8 @@ def student(path: Path, folder: Path) -> str:
     inside = path.relative_to(folder).parts
     if len(inside) > 1:
         return inside[0]
-    return re.split(r"[_\- ]*(?<!\d)\d\d_", path.stem)[0] or path.stem
+    found = re.match(r"(.*)(?<!\d)\d\d_", path.stem)  # up to the last number, as `chapter`
+    return (found[1].rstrip("_- ") if found else "") or path.stem
 
 
 def submissions(folder: Path) -> tuple[list[Exercise], list[Mark]]:
@@ -341,7 +342,7 @@ def run(exercise: Exercise, judge: Callable, seconds: float, memory_gb: float) -
 # --- command line -------------------------------------------------------------------------------------------------
 
 
-def grade(folder: Path, seconds: float = 20.0, memory_gb: float = 4.0, show: bool = True) -> list[Mark]:
+def grade(folder: Path, seconds: float = 20.0, memory_gb: float = 4.0) -> list[Mark]:
     """The marks of every student, sorted by student and exercise."""
     if not hasattr(os, "fork"):
         raise OSError("grade needs Linux or macOS: on Windows run it in the Linux subsystem, WSL")
@@ -352,8 +353,7 @@ def grade(folder: Path, seconds: float = 20.0, memory_gb: float = 4.0, show: boo
     judge = own_checks().judge
     for n, exercise in enumerate(exercises, 1):
         marks.append(run(exercise, judge, seconds, memory_gb))
-        if show:
-            print(f"{n} of {len(exercises)}  {exercise.student}  {exercise.name}  {marks[-1].verdict}", flush=True)
+        print(f"{n} of {len(exercises)}  {exercise.student}  {exercise.name}  {marks[-1].verdict}", flush=True)
     return sorted(marks)
 
 

@@ -253,7 +253,7 @@ def write_clip(
     Raises ValueError naming a clip that cannot be read or is empty.
     """
     bar = partial(tqdm, unit="frame", leave=False, disable=None)
-    counts, edges = np.histogram([], bins=10_000, range=(0, MAX_DISPARITY))
+    counts, edges = np.histogram([], bins=10_000, range=(0, 1.001 * MAX_DISPARITY))  # float32 may be above
     focal_baseline: float | None = None
 
     def disparities() -> Iterator[np.ndarray]:

@@ -187,16 +187,6 @@ def look_at(pairs: Sequence[kitti.Pair], index: int) -> Look:
     return Look(pair, picture.size, find_points(left, reduced(read_picture(pair.right))), beside)
 
 
-def unequal_sizes(pairs: Sequence[kitti.Pair]) -> list[tuple[kitti.Pair, str]]:
-    """The pairs of unequal size, each with its files and sizes. Raises ValueError naming an unreadable file."""
-    unequal = []
-    for pair in pairs:
-        sizes = ["x".join(map(str, picture_size(path))) for path in (pair.left, pair.right)]
-        if sizes[0] != sizes[1]:
-            unequal.append((pair, f"{pair.left} is {sizes[0]} px, {pair.right} is {sizes[1]} px"))
-    return unequal
-
-
 @dataclass
 class Report:
     """The result for a drive: the examined pairs (`looks`) and the faults in words; no fault means ok."""
@@ -318,11 +308,10 @@ def check_drive(drive: str | Path, cameras: kitti.CameraName = "colour", frames:
     try:
         pairs = kitti.find_pairs(drive, cameras)
         report.pairs = len(pairs)
-        if unequal := unequal_sizes(pairs):
-            more = f" (and {len(unequal) - 1} more pairs)" if len(unequal) > 1 else ""
-            report.shown, words = unequal[0]
-            report.faults = [f"sizes differ: {words}{more}: both views of a pair must have one size"]
-            return report
+        for pair in pairs:
+            left, right = picture_size(pair.left), picture_size(pair.right)
+            report.shown = pair if left != right else None
+            kitti.check_equal_size(pair, left, right)
         chosen = np.unique(np.linspace(0, len(pairs) - 1, 2 * min(frames, len(pairs)) + 1)[1::2].round().astype(int))
         report.looks = [look_at(pairs, int(index)) for index in chosen]
     except (OSError, ValueError) as error:
@@ -381,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
     if outputs.numbered:
         print(outputs.told())
     print(f"{len(drives) - faults} of {len(drives)} drives are ok; pictures are in {outputs.folder}")
-    return 1 if faults else 0
+    return 1 if faults or not drives else 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from ..files import atomic_write, locked, project_path, project_root
-from . import command_parser, start
+from . import command_parser, here, start
 
 NOTEBOOKS = (
     "00_first_look",
@@ -100,7 +100,7 @@ def take_parameters(names: Sequence[str], parameters: dict, output: Path) -> dic
     if unknown := sorted(map(str, set(parameters).difference(*declared.values()))):
         known = ", ".join(dict.fromkeys(key for entries in declared.values() for key in entries))
         raise ValueError(f"{' and '.join(names)}: no parameter is named {', '.join(unknown)}; there are {known}")
-    given = {"output_dir": str(output), **parameters}
+    given = {**parameters, "output_dir": parameters.get("output_dir") or str(output)}
     if parameters.get("profile") == "full" and "data_dir" not in parameters:
         given = {**LAB, **given}
         if (
@@ -268,10 +268,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter and its value in YAML")
     add("--language", choices=("en", "zh"), default="en", help="zh: the notebooks with Chinese prose (default: en)")
     add("--name", default="run", help="the folder below output/ of the project (default: run)")
-    add("--output", metavar="FOLDER", help="another folder, instead of --name")
+    add("--output", type=here, metavar="FOLDER", help="another folder, instead of --name")
     add("--from-sweep", action="store_true", help="end when standard input closes; wait for the folder")
     options = parser.parse_args(arguments)
-    output = Path(options.output).absolute() if options.output else project_path("output") / options.name
+    output = options.output or project_path("output") / options.name
     names = expand(options.notebook)
     if options.language != "en":
         names = [f"{options.language}/{name}" for name in names]

@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--retry", action="store_true", help="start failed runs again, too")
     parser.add_argument("--summary", action="store_true", help="run nothing, only write the summary")
     options = parser.parse_args(arguments)
-    devices = options.devices.split(",") if options.devices else [None] * options.jobs
+    devices = [name.strip() for name in options.devices.split(",")] if options.devices else [None] * options.jobs
     stop_cleanly()
     try:
         runs = read_sweep(options.file)

@@ -24,16 +24,7 @@ from ..files import project_path
 from ..kitti import CAMERAS, Side, check_split, select_drives, select_pairs
 from ..networks import get_model
 from ..training import PROFILES, Settings, settings, train
-from . import command_parser, here, names, number, positive, seed, start, weights
-
-# What the library's sentences say of arguments, and what the command line calls them.
-IN_THE_SHELL = {
-    "use resume=False": "use --restart",
-    "resume=True": "--resume",
-    "bad_pairs='skip'": "--bad-pairs skip",
-    "with train_drives": "with --train-drives",
-    "with val_drives": "with --val-drives",
-}
+from . import command_parser, here, in_the_shell, names, number, positive, seed, start, weights
 
 # The limits of the settings, for argparse.
 KINDS = {"workers": number(int, 0), **{name: positive(int) for name in ("base_channels", "epochs", "batch_size")}}
@@ -165,10 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         rank, processes = process()
         where = f"process {rank} of {processes}: " if processes > 1 else ""
-        said = str(error)
-        for python, shell in IN_THE_SHELL.items():
-            said = said.replace(python, shell)
-        print(f"{where}{said}", file=sys.stderr)
+        print(f"{where}{in_the_shell(error)}", file=sys.stderr)
         if processes > 1 and isinstance(error, RuntimeError):
             print(f"{where}if another process has ended, start again with --resume", file=sys.stderr)
         return 1
