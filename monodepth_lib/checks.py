@@ -441,7 +441,8 @@ def exercise_5_1(answer) -> str | None:
         ([1.0 if s < 6 else 0.5 if s < 8 else 0.0 for s in range(steps)], "the second halving: 0.5 to 0.25, not to 0"),
         ([1.0 if s < 5 else 0.5 if s < 8 else 0.25 for s in range(steps)], "the first halving comes after 3/5"),
     ]
-    return compare([answer(step, steps) for step in range(steps)], expected, hints)
+    lacks = compare([answer(step, steps) for step in range(steps)], expected, hints)
+    return lacks or compare([answer(2 * step, 2 * steps) for step in range(steps)], expected)
 
 
 def exercise_5_2(answer) -> str | None:
@@ -547,7 +548,9 @@ def exercise_6_3(answer) -> str | None:
         ((4 / 14 + 6 / 24) / 2, "the error is relative to the truth: did you divide by the prediction?"),
         (5.0, "the error is relative: did you divide by the truth?"),
     ]
-    return compare(answer(predicted, truth, 10.0, 20.0), (0.4 + 1 / 3) / 2, hints)
+    lacks = compare(answer(predicted, truth, 10.0, 20.0), (0.4 + 1 / 3) / 2, hints)
+    unknown = [(float("inf"), "a truth of 0 is unknown: does a band from 0 m leave it out?")]
+    return lacks or compare(answer(predicted, truth, 0.0, 10.0), 0.2, unknown)
 
 
 def exercise_6_4(answer) -> str | None:

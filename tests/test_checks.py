@@ -273,6 +273,7 @@ def _stopped_at(losses_, patience):
 WRONG["5.1"] = [
     (lambda step, steps: 1.0 if step < 0.6 * steps else 0.5, "second time"),
     (lambda step, steps: 1.0 if step <= 0.6 * steps else 0.5 if step <= 0.8 * steps else 0.25, "count from 0"),
+    (lambda step, steps: 1.0 if step < 6 else 0.5 if step < 8 else 0.25, "expected"),
 ]
 WRONG["5.2"] = [
     (lambda values, sizes: sum(values) / len(values), "count as much"),
@@ -304,6 +305,11 @@ def by_predicted_depth(predicted, truth, near, far):
     return ((predicted - truth).abs() / truth)[band].mean()
 
 
+def unknown_in_the_first_band(predicted, truth, near, far):
+    band = (truth >= near) & (truth < far)
+    return ((predicted - truth).abs() / truth)[band].mean()
+
+
 def over_all_pixels(predicted, truth, near, far):
     band = (truth >= near) & (truth < far)
     return ((predicted - truth).abs() / truth)[band].sum() / len(truth)
@@ -320,7 +326,11 @@ def within_a_quarter(predicted, truth):
 
 
 WRONG["6.2"] = [(one_sided, "two sides"), (unknown_too, "unknown")]
-WRONG["6.3"] = [(by_predicted_depth, "sort by the predicted"), (over_all_pixels, "all pixels")]
+WRONG["6.3"] = [
+    (by_predicted_depth, "sort by the predicted"),
+    (over_all_pixels, "all pixels"),
+    (unknown_in_the_first_band, "is unknown"),
+]
 WRONG["6.4"] = [
     (lambda plain, other: testing.post_process(plain, other), "mirrored picture back"),
     (lambda plain, other: (plain + other.flip(0)) / 2, "use the masks"),
