@@ -27,9 +27,9 @@ EXPLANATION = f"""\
   Measuring does not count, and a busy machine favours no row. What a row begins from (`init`, `imagenet`) comes on top.
 - Loss: the library's MonodepthLoss at {JUDGED_SIZE[0]}x{JUDGED_SIZE[1]} for every row, so that rows can be compared;
   in brackets the row's rank by it.
-- Depth: all pixels with truth up to 80 m, no median scaling; the figure above is with post-processing, the one below
-  without. Sorted by Abs Rel with it. ± is half the range of the seeds; spread over images is the standard deviation of
-  this Abs Rel over the images.
+- Depth: all pixels with truth (stereo 2012: those not occluded) up to 80 m, no median scaling; the figure above is with
+  post-processing, the one below without. Sorted by Abs Rel with it. ± is half the range of the seeds; spread over
+  images is the standard deviation of this Abs Rel over the images.
 - Moves: whether Abs Rel differs from that of the row it is like (base, where no other is named) by more than the larger
   of both rows' ranges over the seeds. With few seeds this is a hint, no proof."""
 
@@ -241,9 +241,9 @@ def write_report(sweep: Sweep, output: Path, page: Path, command: str) -> str:
     elif all("val_loss" in result for result in results):
         parts += [disagreement(lines)] * (len(lines) > 1) + [drawn(scatter(lines))]
     if missing:
-        parts.append(f"Without a finished run: {', '.join(missing)}.")
+        parts.append(f"Without a result in this folder: {', '.join(missing)}.")
     if len(results) < (planned := len(rows) * len(sweep.seeds)):
-        parts.append(f"{len(results)} of {planned} runs are finished; a figure without ± is of one seed.")
+        parts.append(f"{len(results)} of {planned} results are in this folder; a figure without ± is of one seed.")
     write_page(page, sweep.title, parts)
     return f"{page}: {len(lines)} rows, {len(results)} runs; {len(missing)} rows without a run"
 

@@ -925,7 +925,7 @@ class TestCommand:
         page = (tmp_path / "R.md").read_text()
         result = json.loads((tmp_path / "out/base/seed0/result.json").read_text())
         assert f"| {result['pp']['abs_rel']:.3f}<br>{result['plain']['abs_rel']:.3f} |" in page
-        assert "Without a finished run: lost." in page and (tmp_path / "R.png").stat().st_size > 5000
+        assert "Without a result in this folder: lost." in page and (tmp_path / "R.png").stat().st_size > 5000
         monkeypatch.setattr(command, "execute", lambda *_: pytest.fail("it was run again"))
         assert command.main([*asked, "--rows", "base"]) == 0
         assert "base, seed 0: finished before" in capsys.readouterr().out
@@ -1042,9 +1042,9 @@ class TestReport:
             "cheat": "**worse** by 0.210", "alone": "one seed",
         }  # fmt: skip
         assert page.startswith("# A few\n") and "`the command`" in page and "commit abc1234" in page
-        assert "Without a finished run: missing." in page and "runs are finished" not in page
+        assert "Without a result in this folder: missing." in page and "results are in" not in page
         report.write_report(replace(sweep, seeds=(0, 1)), results, tmp_path / "more.md", "the command")
-        assert "11 of 14 runs are finished" in (tmp_path / "more.md").read_text()
+        assert "11 of 14 results are in this folder" in (tmp_path / "more.md").read_text()
         # cheat crosses all five others; 'same' has less loss than the base
         assert "In 6 of 15 pairs of rows" in page and "cheat (rank 1 by loss, 6 by Abs Rel)" in page
 

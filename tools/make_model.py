@@ -124,8 +124,11 @@ def readable(card: dict) -> str:
         lines.append(f"- **{key}**: {value}")
     lines.append("\n## Measurements\n")
     lines.append(
-        "Every `monodepth evaluate` of it on these pictures: with post-processing, all pixels with truth up to 80 m,\n"
-        "no median scaling, unless the numbered command says otherwise; ± is the standard deviation over images.\n"
+        "Every `monodepth evaluate` of it on these pictures: with post-processing, up to 80 m, no median scaling,\n"
+        "unless the numbered command says otherwise; ± is the standard deviation over images. stereo_2012 is scenes 0\n"
+        "to 49 without 22, with the truth of pixels that are not occluded (`disp_noc`); stereo_2015 is scenes 2 to 69\n"
+        "without 4, 5 and 6, with that of all pixels (`disp_occ_0`). In KITTI's own folders the commands would take\n"
+        "every scene: keep only these, and add `--truth disparity-noc` for stereo_2012.\n"
     )
     lines.append(f"| what | {' | '.join(heads.values())} |\n|---|{'---|' * len(heads)}")
     for number, found in enumerate(card["measurements"], 1):
