@@ -144,17 +144,20 @@ class Checkpoints:
         """The state in last.pt or, when that is missing or cannot be read, in previous.pt; None without either.
 
         Raises ValueError for a checkpoint of another run, naming the difference, and when neither file holds one;
-        OSError when a file cannot be read at all.
+        OSError when a file is there and cannot be opened.
         """
         fault: Exception | None = None
         for path in (self.last, self.previous):
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code that a file may hold
-                found = dict(state["run"])
+                with open(path, "rb"):
+                    pass
             except FileNotFoundError:
                 continue
             except OSError as error:  # it may be whole, so nothing takes its place
-                raise OSError(f"{path} cannot be read ({error}): make it readable, then resume again") from error
+                raise OSError(f"{path} cannot be opened ({error}): make it readable, then resume again") from error
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)  # runs no code that a file may hold
+                found = dict(state["run"])
             except Exception as error:  # torch raises many kinds for a file that is no checkpoint
                 fault = fault or error
                 continue

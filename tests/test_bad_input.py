@@ -517,16 +517,16 @@ def test_a_foreign_checkpoint_is_refused_runs_nothing_and_stays(data_dir, tmp_pa
     assert (tmp_path / "last.pt").read_bytes() == CHECKPOINTS[fault]
 
 
-def test_a_checkpoint_that_cannot_be_read_for_a_moment_stays(tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_opened_for_a_moment_stays(tmp_path, monkeypatch):
     for name, epochs in (("last", [1, 2]), ("previous", [1])):
         (tmp_path / f"{name}.pt").write_bytes(torch_file({"run": {"version": 4}, "history": epochs}))
 
     def fail(*_, **__):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(torch, "load", fail)
+    monkeypatch.setattr(checkpoints, "open", fail, raising=False)
     kept = (tmp_path / "last.pt").read_bytes()
-    with pytest.raises(OSError, match=rf"{tmp_path}/last\.pt cannot be read .*: make it readable"):
+    with pytest.raises(OSError, match=rf"{tmp_path}/last\.pt cannot be opened .*: make it readable"):
         checkpoints.Checkpoints(tmp_path, {}, {}).load()
     assert (tmp_path / "last.pt").read_bytes() == kept and (tmp_path / "previous.pt").is_file()
 
