@@ -228,7 +228,6 @@ def train(
         network, criterion = torch.compile(network), torch.compile(loss)  # type: ignore[assignment]
 
     drives = {"train_drives": drive_names(train_loader), "val_drives": drive_names(val_loader)}
-    learnt = {side: sorted({*names, *model.notes.get(side, [])}) for side, names in drives.items()}  # earlier ones, too
     run = {"network": model.config, "size": settings.size, "epochs": settings.epochs, "steps": steps, **drives}
     run |= {"batch_size": (train_loader.batch_size or 1) * processes}
     run |= {"seed": getattr(train_loader.dataset, "seed", None)}
@@ -274,7 +273,8 @@ def train(
             stop_if_collapsed(history, steps_an_epoch, checkpoints)
             best = not validated or validated["loss"] <= min(r.get("val_loss", math.inf) for r in history)
             if best and rank == 0:
-                save_model(model, output / "weights.safetensors", settings.size, epoch=epoch, **learnt)
+                seen = with_earlier(model, drives)
+                save_model(model, output / "weights.safetensors", settings.size, epoch=epoch, **seen)
             checkpoints.save(history, good=not collapsed_epochs(history))
             if rank == 0:
                 write_history(history, output / "history.csv")
@@ -293,6 +293,11 @@ def drive_names(loader: DataLoader | None) -> list[str]:
     """The names of a loader's drives. They are stored with the weights, so a test can tell what the model has seen."""
     pairs = getattr(loader.dataset, "pairs", []) if loader is not None else []
     return sorted({pair.folder.name for pair in pairs})
+
+
+def with_earlier(model: Monodepth, drives: dict[str, list[str]]) -> dict[str, list[str]]:
+    """`drives` of each side, and those that the weights had seen before this training."""
+    return {side: sorted({*names, *model.notes.get(side, [])}) for side, names in drives.items()}
 
 
 def change_learning_rate(scheduler, learning_rate: float, log: Callable[[str], None]) -> None:

@@ -21,7 +21,7 @@ from monodepth_lib.depth import resize_map
 from monodepth_lib.fast import faster_prediction, faster_training
 from monodepth_lib.losses import MonodepthLoss
 from monodepth_lib.networks import Monodepth, count_parameters
-from monodepth_lib.training import AverageMeter
+from monodepth_lib.training import AverageMeter, with_earlier
 
 from .batch import Pairs, Pictures
 from .benchmarks.measure import machine
@@ -188,12 +188,11 @@ def train(
             saved = time.monotonic()
 
     answer = without_head_batch_norm(answer).cpu()
-    seen, before = sorted({pair.folder.name for pair in pairs.pairs}), answer.notes
-    held = {"train_drives": sorted({*before.get("train_drives", []), *(seen if course.steps else [])})}
-    held["val_drives"] = sorted({*before.get("val_drives", []), *run["val_drives"], *run["test_drives"]})
-    matched = any(recipe.hints) or "matching" in before.get("supervision", "")
-    held["supervision"] = "photographs" + " and semi-global matching" * matched
-    save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **held)
+    seen = sorted({pair.folder.name for pair in pairs.pairs})
+    held = {"train_drives": seen if course.steps else [], "val_drives": run["val_drives"] + run["test_drives"]}
+    matched = any(recipe.hints) or "matching" in answer.notes.get("supervision", "")
+    notes = {**with_earlier(answer, held), "supervision": "photographs" + " and semi-global matching" * matched}
+    save_model(answer, output / "weights.safetensors", recipe.size, row=row.name, seed=seed, **notes)
     result = {**run, "used_pairs": len(pairs.chosen) if course.steps else 0, "seen_drives": seen}
     result |= {"trained_steps": course.steps, "trained_minutes": course.seconds / 60}
     result |= {"history": history, "device": budget.device, "precision": budget.precision}

@@ -219,6 +219,15 @@ def test_a_run_writes_history_weights_and_calls_back(data_dir, tmp_path, tiny):
     assert model.notes["val_drives"] == ["2020_01_01_drive_0003_sync"]
 
 
+def test_weights_know_what_those_they_began_from_had_seen(data_dir, tmp_path, tiny):
+    model = tiny()
+    model.notes = {"train_drives": ["a_sync"], "val_drives": ["b_sync"]}
+    run(model, data_dir, tmp_path, epochs=1)
+    notes = load_model(tmp_path / "weights.safetensors").notes
+    assert notes["train_drives"] == ["2020_01_01_drive_0001_sync", "2020_01_01_drive_0002_sync", "a_sync"]
+    assert notes["val_drives"] == ["2020_01_01_drive_0003_sync", "b_sync"]
+
+
 def test_weights_are_of_the_epoch_with_the_lowest_validation_loss(data_dir, tmp_path, tiny, monkeypatch):
     losses = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(training, "validate", lambda *_, **__: {"loss": next(losses), "spread": 1.0})

@@ -275,9 +275,8 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         card = json.loads((MODELS / f"{options.name}.json").read_text(encoding="utf-8"))
         new = measure(options.name, options.data, *passed)
-        known, measured = [one["command"] for one in card["measurements"]], card["measurements"]
-        place = known.index(new["command"]) if new["command"] in known else len(known)
-        measured[place : place + 1] = [new]  # in place of the same command's, or at the end
+        measured = {one["command"]: one for one in card["measurements"]}
+        card["measurements"] = [*(measured | {new["command"]: new}).values()]  # the same command's is replaced
         write_card(card)
 
 

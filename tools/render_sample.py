@@ -528,9 +528,8 @@ def main() -> None:
         import mitsuba  # noqa: F401
     except ImportError:
         sys.exit("This tool needs mitsuba 3: pip install mitsuba.")
-    made = f"--seed {args.seed} --samples {args.samples}`"
-    page = args.out / "README.md"
-    if page.is_file() and made not in page.read_text(encoding="utf-8"):
+    asked, page = f"--seed {args.seed} --samples {args.samples}`", args.out / "README.md"
+    if page.is_file() and asked not in page.read_text(encoding="utf-8"):
         sys.exit(f"{args.out} holds frames of another seed or number of samples: choose another folder.")
     tasks = []
     for d in drives:
