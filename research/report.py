@@ -177,20 +177,22 @@ def over_minutes(lines: Sequence[Line]) -> Figure:
 def over_pairs(lines: Sequence[Line]) -> Figure:
     """Abs Rel and D1-all over the number of pairs, one curve for rows whose names differ only in the last part.
 
-    A row trained on no pair is a horizontal line.
+    A row trained on no pair is a horizontal line, in the colour of the curve whose label it has.
     """
+    colours = {label: f"C{place}" for place, label in enumerate(sorted({line.label for line in lines if line.pairs}))}
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, key in zip(axes, ("abs_rel", "d1_all"), strict=True):
         axis.set(xlabel="pairs", title=METRICS[key], xscale="log")
         for line in lines:
             if not line.pairs:
-                axis.axhline(line.values("pp", key).mean(), color="grey", linestyle="--", label=line.row.name)
-        for label in sorted({line.label for line in lines if line.pairs}):
+                colour = colours.get(line.label, "grey")
+                axis.axhline(line.values("pp", key).mean(), color=colour, linestyle="--", label=line.row.name)
+        for label, colour in colours.items():
             curve = sorted((line for line in lines if line.pairs and line.label == label), key=lambda line: line.pairs)
             values = [line.values("pp", key) for line in curve]
             half = [np.ptp(one) / 2 for one in values]
             pairs = [line.pairs for line in curve]
-            axis.errorbar(pairs, [one.mean() for one in values], half, fmt=".-", capsize=3, label=label)
+            axis.errorbar(pairs, [one.mean() for one in values], half, fmt=".-", capsize=3, color=colour, label=label)
         ticks = sorted({line.pairs for line in lines if line.pairs})
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axis.minorticks_off()

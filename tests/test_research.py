@@ -1067,7 +1067,7 @@ class TestReport:
         report.plt.close(figure)
 
     def test_a_curve_over_pairs_for_each_kind_of_row_and_a_level_for_none(self, tmp_path):
-        names = {"scratch_75": 75, "scratch_150": 150, "tuned_75": 75, "before": 0}
+        names = {"scratch_75": 75, "scratch_150": 150, "tuned_75": 75, "before": 0, "tuned_none": 0}
         text = "".join(f"[few.rows.{name}]\npairs = {pairs}\n" for name, pairs in names.items())
         sweep = recipes.read_sweeps(write_recipes(tmp_path / "s.toml", text))["few"]
         for place, (name, pairs) in enumerate(names.items()):
@@ -1079,8 +1079,10 @@ class TestReport:
         assert {name: [list(x), [round(v, 3) for v in y]] for name, (x, y) in curves.items()} == {
             "scratch": [[75, 150], [0.295, 0.275]], "tuned": [[75], [0.255]],
         }  # fmt: skip
-        (level,) = (line for line in figure.axes[0].lines if line.get_label() == "before")
-        assert level.get_ydata()[0] == pytest.approx(0.235)
+        levels = {line.get_label(): line for line in figure.axes[0].lines}
+        assert levels["before"].get_ydata()[0] == pytest.approx(0.235) and levels["before"].get_color() == "grey"
+        (tuned,) = (curve.lines[0] for curve in figure.axes[0].containers if curve.get_label() == "tuned")
+        assert levels["tuned_none"].get_color() == tuned.get_color() != "grey"
         report.plt.close(figure)
         assert "Error over the number of pairs:\n\n![figure](R.png)" in self.page(sweep, tmp_path)
 
