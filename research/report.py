@@ -146,7 +146,7 @@ def scatter(lines: Sequence[Line]) -> Figure:
         if is_near := point[0] < NEAR * best[0] and point[1] < NEAR * best[1]:
             near.append((line.row.name, point))
         else:
-            whole.annotate(line.row.name, point, (-5, -4), textcoords="offset points", ha="right", va="top", size=9)
+            whole.annotate(line.row.name, point, (-5, 4), textcoords="offset points", ha="right", va="bottom", size=9)
         for axis in (whole, part) if is_near else (whole,):
             axis.errorbar(*point, np.ptp(error) / 2, np.ptp(loss) / 2, fmt="o", color=f"C{place % 10}", markersize=5)
     for place, (name, point) in enumerate(near):
